@@ -1,0 +1,63 @@
+# Everything that a newcomer needs: `make help` lists it. Only Python >= 3.10 and make are expected.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= book,test,api
+# The torch release that was tested; `make lock` holds every other package to it.
+TORCH ?= 2.13.0
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install model test book lint format lock results clean
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python has no venv module: install it first (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip check
+	@touch $@
+
+install: $(INSTALLED) model ## create .venv, install the tested versions, fetch the embedded model
+
+model: $(INSTALLED)
+	@$(BIN)/python -m chapterlib.models
+
+test: install ## every notebook, then the unit tests with coverage
+	$(BIN)/python -m pytest --nbmake notebooks/
+	$(BIN)/python -m pytest --cov
+
+book: install ## build the book into book/_build/html (runs the notebooks that have not run yet)
+	$(BIN)/jupyter-book build book/ -n -W --keep-going
+	@echo "Open book/_build/html/index.html"
+
+lint: $(INSTALLED) ## ruff, mypy, codespell, notebooks without outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+format: $(INSTALLED) ## mend what can be mended by a program
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+lock: ## resolve pyproject.toml anew into constraints.txt, for all systems and Python >= 3.10
+	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
+	echo 'torch==$(TORCH)' > .venv-lock/held.txt
+	.venv-lock/bin/uv pip compile pyproject.toml --universal --python-version 3.10 --upgrade --quiet \
+		--extra book --extra test --extra api --constraint .venv-lock/held.txt \
+		--no-header --no-annotate --output-file .venv-lock/resolved.txt
+	{ echo '# The tested versions, for every system and Python >= 3.10: made by `make lock`, not by hand.'; \
+	  grep -vE '^(nvidia-|cuda-|triton)' .venv-lock/resolved.txt; } > constraints.txt
+
+results: install ## measure the runs whose records are missing or out of date (hours) and draw the README's figure
+	$(BIN)/python -m chapterlib.runs
+
+clean: ## remove what was built (the virtual environment and the user cache stay)
+	rm -rf book/_build .jupyter_cache .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis build dist
