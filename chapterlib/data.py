@@ -1,0 +1,274 @@
+"""AG News as `datasets` objects: load, describe, sample and audit it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from chapterlib.audits import Audit, audit
+from chapterlib.origins import HUB_ID, SAMPLE, from_folder, from_hub
+from chapterlib.rows import BUILDER, LABEL_NAMES, DataError, Origin
+from chapterlib.settings import get_settings
+
+__all__ = [
+    "LABEL_NAMES",
+    "Audit",
+    "DataError",
+    "DataInfo",
+    "audit",
+    "balanced_sample",
+    "describe",
+    "fingerprint",
+    "load_ag_news",
+]
+
+
+def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
+    """Load AG News from a folder, from the Hub, or the shipped sample.
+
+    Parameters
+    ----------
+    source : str or path, optional
+        A folder, a Hub id (``"owner/name"``) or ``"sample"``. None: the setting
+        ``CHAPTERLIB_AG_NEWS``; where that is not set either, the Hub dataset
+        ``fancyzhx/ag_news``; and where the Hub can't be reached, the sample that
+        is shipped with the package, under a warning.
+
+    Returns
+    -------
+    datasets.DatasetDict
+        Splits ``train`` and ``test`` with the features ``text`` (str) and ``label``
+        (`ClassLabel` with `LABEL_NAMES`), in the order of the source.
+
+    Raises
+    ------
+    DataError
+        If a named source can't be read or has bad rows: what was asked for by name
+        is never replaced by something else.
+
+    Warns
+    -----
+    UserWarning
+        Whenever the rows are the sample's.
+
+    Notes
+    -----
+    AG News: Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks for
+    Text Classification, arXiv:1509.01626. A checked copy of the rows is kept under
+    ``CHAPTERLIB_CACHE``; a folder's copy is made anew when its content changes.
+    """
+    settings = get_settings()
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    named = settings.ag_news if source is None else source
+    if named is None:
+        try:
+            return from_hub(HUB_ID, settings.cache, token)
+        except DataError as error:
+            reason = str(error)
+    elif (
+        str(named) == "sample" or Path(named).expanduser().resolve() == SAMPLE.resolve()
+    ):
+        reason = "It was asked for by name."
+    elif _is_hub_id(named):
+        return from_hub(str(named), settings.cache, token)
+    else:
+        return from_folder(Path(named).expanduser(), settings.cache)
+
+    warnings.warn(
+        f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
+        "describe a few hundred invented items. For the real rows connect to the "
+        f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
+        "CHAPTERLIB_AG_NEWS to its folder.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return from_folder(SAMPLE, settings.cache, "sample")
+
+
+def _is_hub_id(named: str | os.PathLike[str]) -> bool:
+    """Tell an id from a path; a name that fits neither is an error."""
+    if not isinstance(named, str) or Path(named).expanduser().is_dir():
+        return False
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
+        return True
+    if re.fullmatch(r"[\w-]+", named) and not Path(named).exists():
+        # `datasets` would look for a cached dataset of that short name, of whatever
+        # content: only full names are unambiguous.
+        raise DataError(
+            f"There is no folder '{named}' in {Path.cwd()}, and a Hub dataset needs "
+            f"its full name, as in '{HUB_ID}'. Name one of these, or 'sample'."
+        )
+    return False
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Which rows these are.
+
+    Attributes
+    ----------
+    origin : {"folder", "hub", "sample", "unknown"}
+        ``"unknown"`` for rows that did not come from `load_ag_news`.
+    name : str
+        ``"AG News"``, ``"chapterlib sample"`` or ``"unknown"``.
+    rows : dict of str to int
+        Rows of each split.
+    fingerprint : str
+        16 hex digits that any change of a text, a label or their order changes.
+    """
+
+    origin: Origin
+    name: str
+    rows: dict[str, int]
+    fingerprint: str
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the rows are the shipped sample's, no AG News."""
+        return self.origin == "sample"
+
+    def _repr_html_(self) -> str:
+        rows = ", ".join(f"{n:,} {escape(split)}" for split, n in self.rows.items())
+        known = {
+            "folder": "AG News from a local folder",
+            "hub": "AG News from the Hugging Face Hub",
+            "sample": "the sample shipped with chapterlib",
+        }
+        line = (
+            f"Data: <b>{known.get(self.origin, 'rows of unknown origin')}</b>; rows: "
+            f"{rows}; fingerprint <code>{self.fingerprint}</code>"
+        )
+        if not self.is_sample:
+            return f"<p>{line}</p>"
+        return (
+            '<div style="border: 3px solid #b00020; padding: 0.5em 1em; '
+            'background: #fff3f3; color: #600010">'
+            "<p><b>These numbers are the sample's, not AG News'.</b> Neither a folder "
+            "with AG News nor the Hub was used, so the rows below are a few hundred "
+            f"invented items that only keep the code running.</p><p>{line}</p></div>"
+        )
+
+
+def describe(ds: DatasetDict | Dataset) -> DataInfo:
+    """Tell where rows come from, how many there are, and their fingerprint.
+
+    Parameters
+    ----------
+    ds : datasets.DatasetDict or datasets.Dataset
+        Also after select, shuffle, filter or map.
+
+    Returns
+    -------
+    DataInfo
+        The fingerprint covers texts and labels of every split in order; storage
+        (chunks, files, index mappings) leaves it unchanged.
+
+    Raises
+    ------
+    DataError
+        If a column is missing.
+    """
+    if isinstance(ds, Dataset):
+        ds = DatasetDict({str(ds.split or "rows"): ds})
+    infos = [rows.info for rows in ds.values()]
+    origins = {i.config_name if i.builder_name == BUILDER else "unknown" for i in infos}
+    # Splits of two origins are of none.
+    origin = cast(Origin, origins.pop() if len(origins) == 1 else "unknown")
+    hasher = hashlib.sha256()
+    for split, rows in ds.items():
+        hasher.update(f"{split}:{fingerprint(rows)};".encode())
+    return DataInfo(
+        origin=origin,
+        name="unknown" if origin == "unknown" else str(infos[0].dataset_name),
+        rows={str(split): rows.num_rows for split, rows in ds.items()},
+        fingerprint=hasher.hexdigest()[:16],
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return 16 hex digits of the texts and labels, in order.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        Rows with `text` and `label`.
+
+    Returns
+    -------
+    str
+        The start of a SHA-256 over each row's label and text, with the text's length
+        in bytes before it, so that no two lists of rows are written alike.
+
+    Raises
+    ------
+    DataError
+        If a column is missing.
+    """
+    missing = {"text", "label"} - set(dataset.column_names)
+    if missing:
+        raise DataError(
+            f"A fingerprint needs the columns 'text' and 'label'; there is no "
+            f"{sorted(missing)} among {dataset.column_names}."
+        )
+    hasher = hashlib.sha256()
+    columns = dataset.with_format(None).select_columns(["text", "label"])
+    for batch in columns.iter(batch_size=1_000):
+        for text, label in zip(batch["text"], batch["label"], strict=True):
+            content = text.encode("utf-8", "surrogatepass")
+            hasher.update(f"{label}:{len(content)}:".encode() + content)
+    return hasher.hexdigest()[:16]
+
+
+def balanced_sample(dataset: Dataset, per_class: int, seed: int = 0) -> Dataset:
+    """Draw the same number of rows of every class, in random order.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        Rows with `label`.
+    per_class : int
+        Rows to draw of each class, at least 1.
+    seed : int
+        Seed of the draw. With one seed the sample of a larger `per_class` begins with
+        the sample of a smaller one: a learning curve adds rows, it does not swap them.
+
+    Returns
+    -------
+    datasets.Dataset
+        ``per_class`` times the number of classes rows.
+
+    Raises
+    ------
+    DataError
+        If a class has fewer rows than asked for.
+    """
+    if per_class < 1:
+        raise DataError(f"per_class is {per_class}; ask for at least 1 row a class.")
+    labels = np.asarray(dataset.with_format(None)[:]["label"])
+    feature = dataset.features["label"]
+    names: Sequence[str] = [str(v) for v in np.unique(labels)]
+    classes = np.unique(labels)
+    if isinstance(feature, ClassLabel):
+        names, classes = feature.names, np.arange(len(feature.names))
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
+    smallest = min(range(len(drawn)), key=lambda k: len(drawn[k]))
+    if len(drawn[smallest]) < per_class:
+        raise DataError(
+            f"The class {names[smallest]} has {len(drawn[smallest]):,} rows, fewer "
+            f"than the {per_class:,} asked for. Ask for fewer, or give more rows."
+        )
+    # One row of each class a round, the rounds in order: this makes samples nested.
+    rounds = np.stack([rows[:per_class] for rows in drawn], axis=1)
+    order = [rng.permutation(one_round) for one_round in rounds]
+    return dataset.select(np.concatenate(order))

@@ -1,0 +1,130 @@
+"""Settings of the book: one place for everything that differs between machines.
+
+Every field can be set by an environment variable or by a line in a `.env` file
+(searched from the working folder upward); the environment wins over the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import find_dotenv
+from platformdirs import user_cache_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+__all__ = ["Settings", "get_settings"]
+
+
+class Settings(BaseSettings):
+    """What the reader may change without touching a cell.
+
+    A field ``name`` is read from ``CHAPTERLIB_NAME``; the three keys are read from
+    the names their services use, without the prefix.
+
+    Attributes
+    ----------
+    tier : {"cpu", "t4", "gpu"}
+        The size of machine that the notebooks fit their work to.
+    model : str
+        ``"embedded"`` (the small model that runs anywhere), a folder or a Hub id.
+    ag_news : str or None
+        A folder or a Hub id that holds AG News, or ``"sample"``; None: the Hub.
+    cache : pathlib.Path
+        Everything that is downloaded or computed once is kept under this folder.
+    results : pathlib.Path or None
+        Where run records are written and read; None: ``results/`` of the project.
+    seed : int
+        Seed of every random choice that is not made explicitly in a cell.
+    device : str or None
+        A torch device (``"cpu"``, ``"cuda:1"``, ``"mps"``); None: the best there is.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        Number format of the model's weights; ``"auto"``: what is fastest here.
+    together_api_key, openai_api_key, hf_token : pydantic.SecretStr or None
+        Read from TOGETHER_API_KEY, OPENAI_API_KEY and HF_TOKEN; they never print.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a value does not fit its field; the message names the field and what it
+        allows.
+
+    Examples
+    --------
+    >>> Settings(tier="t4").tier
+    't4'
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHAPTERLIB_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    tier: Literal["cpu", "t4", "gpu"] = "cpu"
+    model: str = "embedded"
+    ag_news: str | None = None
+    cache: Path = Field(
+        default_factory=lambda: user_cache_path("chapterlib", appauthor=False)
+    )
+    results: Path | None = None
+    seed: int = Field(default=0, ge=0)
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    together_api_key: SecretStr | None = Field(
+        default=None, validation_alias="TOGETHER_API_KEY"
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, validation_alias="OPENAI_API_KEY"
+    )
+    hf_token: SecretStr | None = Field(default=None, validation_alias="HF_TOKEN")
+
+    @field_validator("cache", "results")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        # Notebooks and scripts run in different folders: a relative path would
+        # silently mean another place in each.
+        return None if path is None else path.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Look for `.env` anew at each call: the working folder may have changed."""
+        found = find_dotenv(usecwd=True)
+        if found:
+            dotenv_settings = DotEnvSettingsSource(settings_cls, env_file=found)
+        return init_settings, env_settings, dotenv_settings
+
+
+def get_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`, anew at each call.
+
+    Parameters
+    ----------
+    **overrides
+        Fields that win over both, by name.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a value does not fit its field.
+    """
+    return Settings(**overrides)

@@ -1,0 +1,79 @@
+"""Fixtures for the unit tests: no network, no user cache, no `.env`, tiny data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from datasets import Dataset, DatasetDict
+
+import chapterlib.settings
+from chapterlib.rows import FEATURES, LABEL_NAMES
+
+USER_CACHE = os.environ.get("CHAPTERLIB_CACHE")
+AG_NEWS = Path(__file__).resolve().parents[2] / "shared" / "ag_news"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the session its own cache, no settings of the user and no Hub."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("CHAPTERLIB_")]:
+            patch.delenv(name)
+        patch.setenv("CHAPTERLIB_CACHE", str(folder))
+        patch.setattr(chapterlib.settings, "find_dotenv", lambda **_: "")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        yield folder
+
+
+@pytest.fixture
+def user_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use the user's own cache: for slow tests whose work is done once a machine."""
+    if USER_CACHE:
+        monkeypatch.setenv("CHAPTERLIB_CACHE", USER_CACHE)
+    else:
+        monkeypatch.delenv("CHAPTERLIB_CACHE")
+    return chapterlib.settings.get_settings().cache
+
+
+@pytest.fixture(scope="session")
+def ag_news_folder() -> Path:
+    """Return the folder with real AG News rows that may lie beside the checkout."""
+    if not AG_NEWS.is_dir():
+        pytest.skip("no ../shared/ag_news beside this checkout: real rows are needed")
+    return AG_NEWS
+
+
+@pytest.fixture
+def tiny_news() -> DatasetDict:
+    """Return 40 hand-made rows: 6 for training and 4 for testing in each class."""
+    stems = {
+        "World": ["ministers sign treaty", "envoy visits border", "voters queue early"],
+        "Sports": ["striker scores twice", "coach praises keeper", "relay team wins"],
+        "Business": [
+            "shares fall sharply",
+            "grocer buys rival",
+            "profit beats forecast",
+        ],
+        "Sci/Tech": ["probe lands on moon", "browser flaw patched", "chip runs cooler"],
+    }
+    places = ["in Oslo", "in Lima", "in Kyiv", "in Accra"]
+    rows: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
+    for i in range(10):
+        for label, name in enumerate(LABEL_NAMES):
+            text = f"{stems[name][i % 3]} {places[i % 4]} on day {i}"
+            rows["train" if i < 6 else "test"].append((text, label))
+    return DatasetDict(
+        {
+            split: Dataset.from_dict(
+                {"text": [t for t, _ in part], "label": [c for _, c in part]},
+                features=FEATURES,
+            )
+            for split, part in rows.items()
+        }
+    )

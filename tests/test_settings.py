@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import dotenv
+import pytest
+from pydantic import ValidationError
+
+import chapterlib.settings
+from chapterlib.settings import get_settings
+
+
+@pytest.fixture
+def dotenv_in(tmp_path, monkeypatch):
+    """Write a `.env` in a parent of the working folder and let it be found."""
+    inner = tmp_path / "project" / "notebooks"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    monkeypatch.setattr(chapterlib.settings, "find_dotenv", dotenv.find_dotenv)
+    return lambda text: (tmp_path / "project" / ".env").write_text(text)
+
+
+def test_defaults(monkeypatch):
+    for name in ("CHAPTERLIB_CACHE", "TOGETHER_API_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    settings = get_settings()
+    assert (settings.tier, settings.model, settings.dtype) == (
+        "cpu",
+        "embedded",
+        "auto",
+    )
+    assert settings.ag_news is settings.results is settings.device is None
+    assert settings.seed == 0
+    assert settings.cache.is_absolute()
+    assert "chapterlib" in settings.cache.parts
+    assert settings.hf_token is settings.openai_api_key is None
+
+
+def test_environment_is_read_anew_at_each_call(monkeypatch):
+    monkeypatch.setenv("CHAPTERLIB_TIER", "t4")
+    assert get_settings().tier == "t4"
+    monkeypatch.setenv("CHAPTERLIB_TIER", "gpu")
+    assert get_settings().tier == "gpu"
+    assert get_settings(tier="cpu").tier == "cpu"
+
+
+def test_empty_variable_counts_as_unset(monkeypatch):
+    monkeypatch.setenv("CHAPTERLIB_AG_NEWS", "")
+    assert get_settings().ag_news is None
+
+
+def test_dotenv_of_a_parent_folder_is_read_and_the_environment_wins(
+    dotenv_in, monkeypatch
+):
+    dotenv_in("CHAPTERLIB_MODEL=from-file\nCHAPTERLIB_SEED=7\nOTHER=x\nHF_TOKEN=t\n")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("CHAPTERLIB_SEED", "8")
+    settings = get_settings()
+    assert (settings.model, settings.seed) == ("from-file", 8)
+    assert settings.hf_token is not None
+    assert settings.hf_token.get_secret_value() == "t"
+
+
+def test_keys_have_no_prefix_and_never_print(monkeypatch):
+    monkeypatch.setenv("TOGETHER_API_KEY", "secret-1")
+    monkeypatch.setenv("CHAPTERLIB_OPENAI_API_KEY", "wrong-name")
+    settings = get_settings(openai_api_key="secret-2")
+    assert settings.together_api_key.get_secret_value() == "secret-1"
+    assert settings.openai_api_key.get_secret_value() == "secret-2"
+    assert "secret-" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_paths_are_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = get_settings(cache="~/kept", results="here")
+    assert settings.cache == Path.home() / "kept"
+    assert settings.results == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TIER", "tpu"), ("SEED", "-1"), ("DTYPE", "int8")]
+)
+def test_a_bad_value_is_refused_by_name(monkeypatch, name, value):
+    monkeypatch.setenv(f"CHAPTERLIB_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        get_settings()
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        get_settings().seed = 3
