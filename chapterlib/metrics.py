@@ -17,8 +17,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from .evaluation import NO_ANSWER, Evaluation, Interval, class_ids, same_length
-from .significance import McNemar, mcnemar
+from chapterlib.evaluation import (
+    NO_ANSWER,
+    Evaluation,
+    Interval,
+    class_ids,
+    same_length,
+)
+from chapterlib.significance import McNemar, mcnemar
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -174,7 +180,7 @@ def evaluate(
 
 def _names(label_names: Sequence[str] | None) -> list[str]:
     if label_names is None:
-        from .data import LABEL_NAMES
+        from chapterlib.data import LABEL_NAMES
 
         return list(LABEL_NAMES)
     names = list(label_names)

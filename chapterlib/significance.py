@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from .evaluation import class_ids, same_length
+from chapterlib.evaluation import class_ids, same_length
 
 
 @dataclass(frozen=True)
