@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) model ## create .venv, install the tested versions, fetch the embedded model
 
 model: $(INSTALLED)
-	@$(BIN)/python -m chapterlib.models
+	@$(BIN)/python -m chapterlib.embedded
 
 test: install ## every notebook, then the unit tests with coverage
 	$(BIN)/python -m pytest --nbmake notebooks/

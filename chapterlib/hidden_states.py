@@ -1,0 +1,96 @@
+"""Run a frozen model over texts of any length, and pool its hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Floats = npt.NDArray[np.float32]
+Row = tuple[str, str, Floats]
+
+
+def pooled_states(
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    network: PreTrainedModel,
+    *,
+    layers: list[int],
+    template: str,
+    max_length: int,
+    batch_tokens: int,
+) -> Iterator[list[Row]]:
+    """Run the model over texts, the longest first, and pool the states of some layers.
+
+    Parameters
+    ----------
+    texts : list of str
+    tokenizer, network
+        As `models.load` gives them for "features". The network is cut off above the
+        highest of the layers: hand over one that is not needed whole any more.
+    layers : list of int
+        In rising order; 0 is the token embeddings.
+    template : str
+        With ``{text}`` where the text goes.
+    max_length : int
+        Tokens of a text that are read.
+    batch_tokens : int
+        Tokens in a batch, padding included; a longer text is a batch of its own.
+
+    Yields
+    ------
+    list of (text, kind, vector)
+        Of one batch: kind is "mean3" or "last3" for layer 3; vectors are float32 [d].
+    """
+    depth = network.config.num_hidden_layers
+    stack = getattr(network, "layers", None)
+    if layers[-1] < depth and isinstance(stack, torch.nn.ModuleList):
+        network.layers = stack[: layers[-1]]  # what lies above is not needed
+        network.norm = torch.nn.Identity()  # it belongs to the last layer alone
+    before, after = (_tokens(tokenizer, part) for part in template.split("{text}"))
+    # What the tokenizer puts before any text (Llama 3: its begin-of-text token).
+    before = list(tokenizer("").input_ids) + before
+    bodies = tokenizer(
+        texts, add_special_tokens=False, truncation=True, max_length=max_length
+    ).input_ids
+    order = sorted(range(len(texts)), key=lambda row: len(bodies[row]), reverse=True)
+    extra = len(before) + len(after)
+    while order:
+        # The longest first: if memory is short, it shows at once.
+        longest = len(bodies[order[0]]) + extra
+        size = max(1, batch_tokens // max(1, longest))
+        batch, order = order[:size], order[size:]
+        ids = torch.full((len(batch), longest), int(network.config.pad_token_id or 0))
+        attended = torch.zeros((len(batch), longest), dtype=torch.long)
+        inside = torch.zeros((len(batch), longest, 1))
+        for line, row in enumerate(batch):
+            whole = before + bodies[row] + after
+            ids[line, : len(whole)] = torch.tensor(whole)
+            attended[line, : len(whole)] = 1
+            inside[line, len(before) : len(before) + len(bodies[row])] = 1
+        last = attended.sum(1) - 1
+        with torch.inference_mode():
+            states = network(
+                input_ids=ids.to(network.device),
+                attention_mask=attended.to(network.device),
+                output_hidden_states=True,
+                use_cache=False,
+            ).hidden_states
+        rows = []
+        for number in layers:
+            state = states[number].float().cpu()
+            means = (state * inside).sum(1) / inside.sum(1)
+            ends = state[torch.arange(len(batch)), last]
+            for kind, vectors in (("mean", means), ("last", ends)):
+                rows += [
+                    (texts[row], f"{kind}{number}", vector)
+                    for row, vector in zip(batch, vectors.numpy(), strict=True)
+                ]
+        yield rows
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, words: str) -> list[int]:
+    return list(tokenizer(words, add_special_tokens=False).input_ids) if words else []

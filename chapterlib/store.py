@@ -1,0 +1,105 @@
+"""A store of vectors on disk, shared by processes and safe against being killed."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Row = tuple[str, str, npt.NDArray[np.float32]]
+# SQLite binds at most 999 values a statement in its oldest supported builds.
+CHUNK = 900
+
+
+class StoreError(RuntimeError):
+    """The file of a store can't be used."""
+
+
+class VectorStore:
+    """Vectors by text and kind, in one SQLite file.
+
+    Each `put` is one transaction: after a kill the file holds every row of the calls
+    that returned, and none of the call that did not. Two processes may write at once;
+    the second to store a row finds it there.
+
+    Parameters
+    ----------
+    path : path
+        The file, made on first use together with its folder.
+
+    Raises
+    ------
+    StoreError
+        If the file is no store, or is damaged; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> store = VectorStore(Path(tempfile.mkdtemp()) / "v.sqlite")
+    >>> store.put([("a text", "mean", np.zeros(3, dtype=np.float32))])
+    >>> sorted(store.get(["a text", "another"], "mean"))
+    ['a text']
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._run(
+            "CREATE TABLE IF NOT EXISTS vectors ("
+            "text BLOB, kind TEXT, vector BLOB, PRIMARY KEY (text, kind))"
+        )
+
+    def get(
+        self, texts: Sequence[str], kind: str
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Vectors of one kind for those of the texts that are stored."""
+        by_key = {_key(text): text for text in texts}
+        keys = list(by_key)
+        found = {}
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            marks = ",".join("?" * len(chunk))
+            rows = self._run(
+                "SELECT text, vector FROM vectors "
+                f"WHERE kind = ? AND text IN ({marks})",
+                [(kind, *chunk)],
+            )
+            found.update({by_key[key]: np.frombuffer(v, np.float32) for key, v in rows})
+        return found
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Store (text, kind, vector) rows; rows that are there already stay."""
+        self._run(
+            "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)",
+            [
+                (_key(text), kind, np.asarray(vector, np.float32).tobytes())
+                for text, kind, vector in rows
+            ],
+        )
+
+    def _run(
+        self, statement: str, values: Sequence[tuple[object, ...]] = ((),)
+    ) -> list[tuple[bytes, bytes]]:
+        try:
+            # A connection a call: it may cross threads and forks, and none stays open.
+            with closing(sqlite3.connect(self.path, timeout=120)) as database, database:
+                if statement.startswith("INSERT"):
+                    database.executemany(statement, values)
+                    return []
+                return database.execute(statement, values[0]).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"the store {self.path} can't be used ({error}): if it is damaged, "
+                "delete it, and it is computed anew"
+            ) from error
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
