@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_AG_NEWS = ROOT.parent / "shared" / "ag_news"
 SAMPLE = "sample"
+NO_SUMMARIES_FROM_DISK = (
+    'if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object")'
+    " DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"
+)
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 # Progress bars move in a terminal or in Colab; on a static page they are noise.
 QUIET = {
@@ -93,11 +97,12 @@ def execution_environment() -> dict[str, str]:
 def _reachable() -> str:
     """Name the data set of the Hub where it can be loaded, else the sample."""
     from chapterlib import data
+    from chapterlib.origins import HUB_ID
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = data.describe(data.load_ag_news())
-    return SAMPLE if found.is_sample else data.HUB_ID
+    return SAMPLE if found.is_sample else HUB_ID
 
 
 def cache_folder(environment: dict[str, str] | None = None) -> Path:
@@ -119,11 +124,14 @@ def cache_folder(environment: dict[str, str] | None = None) -> Path:
     """
     if environment is None:
         environment = execution_environment()
-    settings = {k: v for k, v in os.environ.items() if k.startswith("CHAPTERLIB_")}
-    settings.update(environment)
+    from chapterlib.settings import get_settings
+
+    ours = {k: v for k, v in os.environ.items() if k.startswith("CHAPTERLIB_")}
+    # Secrets are dumped as stars; where the cache lies changes no output.
+    settings = {**get_settings().model_dump(mode="json"), **ours, **environment}
+    for place in ("cache", "ag_news", "CHAPTERLIB_CACHE"):
+        settings.pop(place, None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    if (ROOT / ".env").is_file():
-        digest.update((ROOT / ".env").read_bytes())
     for pattern in SOURCES:
         for path in sorted(ROOT.glob(pattern)):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -185,6 +193,8 @@ def prepare(app: Sphinx, config: Config) -> None:
     # Not in _static: Jupyter Book puts every script that lies there into every page.
     config.html_static_path = [*config.html_static_path, "_vendor"]
     options = config.html_theme_options
+    # Summaries are fetched page by page, which a browser refuses for file:// pages.
+    app.add_js_file(None, body=NO_SUMMARIES_FROM_DISK, priority=300)
     # The prose lies in book/, the notebooks beside it.
     config.html_context = {
         **config.html_context,
@@ -251,6 +261,58 @@ def announce(
         )
 
 
+def tidy_scripts(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Put each script into a page once, and leave out Thebe, which the book lacks.
+
+    Sphinx adds the inline scripts of extensions twice, and a constant that is
+    declared twice is an error in the reader's console.
+    """
+    once: dict[tuple[str, str], Any] = {}
+    for script in context["script_files"]:
+        name = str(getattr(script, "filename", script) or "")
+        body = getattr(script, "attributes", {}).get("body", "")
+        if "thebe" not in f"{name} {body}".lower():
+            once.setdefault((name, body), script)
+    context["script_files"] = list(once.values())
+
+
+def store_run(path: Path, executed: Any, seconds: float, cache: Path) -> None:
+    """Put an executed notebook where the book's build looks for it.
+
+    Parameters
+    ----------
+    path
+        The notebook's file.
+    executed : nbformat.NotebookNode
+        The same notebook with outputs, as its runner left it.
+    seconds
+        How long the run took.
+    cache
+        As `cache_folder` returned it before the run.
+    """
+    import nbformat
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    # A runner adds timings to the cells' metadata, which are part of the key: take
+    # the notebook as git has it, and only the outputs from the run.
+    notebook = nbformat.read(path, as_version=4)
+    for cell, done in zip(notebook.cells, executed.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs = done.outputs
+            cell.execution_count = done.execution_count
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    get_cache(str(cache)).cache_notebook_bundle(
+        bundle, check_validity=False, overwrite=True
+    )
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.add_config_value("chapterbook_origin", None, "env", types=[tuple])
@@ -258,4 +320,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", prepare, priority=100)
     app.connect("doctree-read", finish_page)
     app.connect("html-page-context", announce)
+    # after the extensions that add scripts to single pages
+    app.connect("html-page-context", tidy_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,49 @@
+"""Run the notebooks under pytest as the book does, and keep their runs for it.
+
+``pytest --nbmake notebooks/`` executes every notebook; what passed is stored where
+``jupyter-book build book/`` looks for it, so that no notebook runs twice. Unit tests
+are not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("nbmake", default=False):
+        _share_runs(config)
+
+
+def _share_runs(config: pytest.Config) -> None:
+    """Set the notebooks' environment, and store each notebook that passed."""
+    import chapterbook
+    from nbmake.nb_result import NotebookResult
+    from nbmake.nb_run import NotebookRun
+
+    before = dict(os.environ)
+    environment = chapterbook.execution_environment()
+    os.environ.update(environment)
+    cache = chapterbook.cache_folder(environment)
+    execute = NotebookRun.execute
+
+    def execute_and_store(run: NotebookRun) -> NotebookResult:
+        start = time.perf_counter()
+        result = execute(run)
+        path = Path(run.filename).resolve()
+        if result.error is None and path.parent == chapterbook.ROOT / "notebooks":
+            seconds = time.perf_counter() - start
+            chapterbook.store_run(path, result.nb, seconds, cache)
+        return result
+
+    def restore() -> None:
+        NotebookRun.execute = execute
+        os.environ.clear()
+        os.environ.update(before)
+
+    NotebookRun.execute = execute_and_store
+    config.add_cleanup(restore)
