@@ -48,7 +48,7 @@ def pooled_states(
     depth = network.config.num_hidden_layers
     stack = getattr(network, "layers", None)
     if layers[-1] < depth and isinstance(stack, torch.nn.ModuleList):
-        network.layers = stack[: layers[-1]]  # what lies above is not needed
+        network.layers = stack[: max(1, layers[-1])]  # what lies above is not needed
         network.norm = torch.nn.Identity()  # it belongs to the last layer alone
     before, after = (_tokens(tokenizer, part) for part in template.split("{text}"))
     # What the tokenizer puts before any text (Llama 3: its begin-of-text token).

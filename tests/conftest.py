@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
+from tiny_llama import save_tiny_llama
 
 import chapterlib.settings
 from chapterlib.rows import FEATURES, LABEL_NAMES
@@ -77,3 +78,9 @@ def tiny_news() -> DatasetDict:
             for split, part in rows.items()
         }
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a 2-layer Llama with random weights."""
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")

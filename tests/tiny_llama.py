@@ -1,4 +1,4 @@
-"""A Llama with random weights and a tokenizer of its own: seconds instead of minutes."""
+"""A Llama with random weights and a tokenizer of its own: seconds, not minutes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ["<|begin|>", "<|end|>", "<|reserved_special_token_0|>"]
-WORDS = """the a of in on wins match shares fall vote border storm chip probe rover
-team coach market bank minister talks league rate court launch virus code""".split()
+CORPUS = (
+    "the a of in on wins match shares fall vote border storm chip probe rover team",
+    "coach market bank minister talks league rate court launch virus code the of in",
+)
 
 
 def save_tiny_llama(
@@ -26,7 +28,7 @@ def save_tiny_llama(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator([" ".join(WORDS), " ".join(reversed(WORDS))], trainer)
+    raw.train_from_iterator(CORPUS, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token=SPECIAL[0],
