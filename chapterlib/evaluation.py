@@ -79,7 +79,7 @@ class Evaluation:
         low, high = self.interval
         return [
             ("accuracy", f"{self.accuracy:.3f}"),
-            (f"{100 * self.level:g} % interval", f"{low:.3f} to {high:.3f}"),
+            (f"{100 * self.level:g}% interval", f"{low:.3f} to {high:.3f}"),
             ("macro-F1", f"{self.macro_f1:.3f}"),
             ("answered", answered),
         ]

@@ -174,7 +174,8 @@ def table(
         `method`, `title`, `model`, `labels` (seen in training), `seeds` (how many),
         `accuracy`, `accuracy_min`, `accuracy_max`, `low`, `high`, `macro_f1`,
         `fit_seconds`, `predict_seconds`, `trainable_parameters`, `size_bytes`,
-        `test_rows`. `shown` makes it readable.
+        `test_rows`, `level` (of the interval), `data` (its name). `shown` makes it
+        readable.
 
     Raises
     ------

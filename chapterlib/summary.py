@@ -26,6 +26,8 @@ COLUMNS = [
     "trainable_parameters",
     "size_bytes",
     "test_rows",
+    "level",
+    "data",
 ]
 
 
@@ -139,6 +141,8 @@ def _row(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "trainable_parameters": _whole_mean([r.trainable_parameters for r in runs]),
         "size_bytes": _whole_mean([r.size_bytes for r in runs]),
         "test_rows": first.data.n_test,
+        "level": first.metrics.level,
+        "data": first.data.name,
     }
 
 

@@ -186,7 +186,7 @@ def test_evaluate_refuses_class_names_that_are_not_distinct(names):
 def test_an_evaluation_can_be_read_and_stored():
     result = metrics.evaluate([0, 1, 1, 2], [0, 1, -1, 0], ["a", "<b>", "c"])
     assert "3 of 4 (accuracy over these: 0.667)" in str(result)
-    assert "95 % interval" in str(result)
+    assert "95% interval" in str(result)
     page = result._repr_html_()
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
