@@ -1,0 +1,239 @@
+"""Measure the book's methods on AG News and write one record a run.
+
+``python -m chapterlib.runs`` (or ``make results``) measures whatever has no record yet,
+or whose rows, model or parameters changed. A run that is interrupted loses itself
+alone: what was measured before stands in ``results/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from sklearn.pipeline import Pipeline
+from tqdm.auto import tqdm
+
+from chapterlib import data, features, models, records
+from chapterlib.methods import METHODS, Method
+
+PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
+SEEDS_UP_TO = 128  # rows a class; a larger draw hardly depends on the seed
+# Rows on which the speed of embedding is measured, without the cache.
+TIMED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method at one budget and seed."""
+
+    method: Method
+    per_class: int | None
+    seed: int
+
+    def train_rows(self, ds: DatasetDict) -> Dataset:
+        """Draw the train rows of this run; the same at every call."""
+        if self.per_class is None:
+            return ds["train"]
+        return data.balanced_sample(ds["train"], self.per_class, seed=self.seed)
+
+    def __str__(self) -> str:
+        budget = "all rows" if self.per_class is None else f"{self.per_class} a class"
+        return f"{self.method.slug}, {budget}, seed {self.seed}"
+
+
+def plan(ds: DatasetDict, only: Sequence[str] = ()) -> list[Run]:
+    """List the runs, the cheap ones first.
+
+    Parameters
+    ----------
+    ds : DatasetDict
+        Budgets that its train split can't fill are left out.
+    only : sequence of str
+        Slugs of methods; all by default.
+
+    Raises
+    ------
+    ValueError
+        If a slug is no method's.
+    """
+    known = [method.slug for method in METHODS]
+    if strange := sorted(set(only) - set(known)):
+        raise ValueError(
+            f"no method {', '.join(strange)}: there are {', '.join(known)}"
+        )
+    smallest = int(np.bincount(ds["train"]["label"]).min())
+    runs = []
+    for per_class in PER_CLASS:
+        if per_class is not None and per_class > smallest:
+            continue
+        several = per_class is not None and per_class <= SEEDS_UP_TO
+        for method in METHODS:
+            if only and method.slug not in only:
+                continue
+            if not method.learns and per_class is not None:
+                continue
+            runs += [
+                Run(method, per_class, seed) for seed in range(3 if several else 1)
+            ]
+    return runs
+
+
+def is_current(run: Run, ds: DatasetDict, known: Sequence[records.RunRecord]) -> bool:
+    """Tell whether a record of this very run is there: same rows, model, parameters."""
+    wanted = _identity(run, ds)
+    return any(
+        {name: record.model_dump()[name] for name in wanted} == wanted
+        for record in known
+    )
+
+
+def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.RunRecord:
+    """Fit, predict and make the record.
+
+    Parameters
+    ----------
+    run : Run
+    ds : DatasetDict
+        With the splits "train" and "test"; all test rows are predicted.
+    rate : float, optional
+        Rows a second of embedding, as `embedding_rate` measures it. Hidden states may
+        come from the cache, so their time is reckoned at this rate and added.
+    """
+    train = run.train_rows(ds)
+    estimator = run.method.make(run.seed)
+    texts, test = list(ds["test"]["text"]), ds["test"]
+    with records.measure() as fitting:
+        estimator.fit(list(train["text"]), list(train["label"]))
+    with records.measure() as predicting:
+        predicted = estimator.predict(texts)
+    fitted = getattr(estimator, "best_estimator_", estimator)
+    weights = getattr(fitted, "pipeline_", fitted)
+    return records.RunRecord.from_predictions(
+        test["label"],
+        predicted,
+        **_identity(run, ds),
+        title=run.method.title,
+        fit_seconds=fitting.seconds + (len(train) / rate if rate else 0),
+        predict_seconds=predicting.seconds + (len(texts) / rate if rate else 0),
+        peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
+        peak_gpu_bytes=predicting.peak_gpu_bytes,
+        trainable_parameters=_parameters(weights),
+        size_bytes=len(pickle.dumps(weights)),
+    )
+
+
+def embedding_rate(ds: DatasetDict) -> float:
+    """Rows a second of `features.embed` on this machine now, without the cache."""
+    texts = list(ds["train"]["text"])[:TIMED_ROWS]
+    with records.measure() as cost:
+        features.embed(texts, cache=False, progress=False)
+    return len(texts) / cost.seconds
+
+
+def measure_all(
+    ds: DatasetDict,
+    folder: Path | None = None,
+    *,
+    only: Sequence[str] = (),
+    force: bool = False,
+) -> list[Path]:
+    """Run what is missing or out of date, and write its records.
+
+    Parameters
+    ----------
+    ds : DatasetDict
+    folder : path, optional
+        By default `records.results_folder`.
+    only : sequence of str
+        Slugs of methods; all by default.
+    force : bool
+        Run also what has a current record.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    source = folder or records.results_folder()
+    known = records.read(source) if source.is_dir() else []
+    todo = [run for run in plan(ds, only) if force or not is_current(run, ds, known)]
+    rate = None
+    if any(run.method.uses_model for run in todo):
+        rate = embedding_rate(ds)
+    written = []
+    with tqdm(todo, desc="Runs", disable=None) as bar:
+        for run in bar:
+            bar.set_postfix_str(str(run))
+            record = execute(run, ds, rate if run.method.uses_model else None)
+            written.append(records.write(record, source))
+    return written
+
+
+def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
+    """Return what makes a run this run, as the record stores it."""
+    source = models.resolve() if run.method.uses_model else None
+    estimator = run.method.make(run.seed)
+    used = records.DataUsed.of(
+        data.describe(ds),
+        train=run.train_rows(ds),
+        test=ds["test"],
+        per_class=run.per_class,
+    )
+    return {
+        "method": run.method.slug,
+        "model": source.name if source else None,
+        "model_sha256": source.sha256 if source else None,
+        "data": used.model_dump(),
+        "seed": run.seed,
+        "params": _plain(estimator.get_params()),
+    }
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Keep the parameters that JSON can hold; the rest are steps listed by name."""
+    simple = (bool, int, float, str, list, tuple, dict, type(None))
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sorted(params.items())
+        if isinstance(value, simple)
+        and value == value  # scikit-learn's error_score is NaN
+        and name not in ("estimator__steps", "progress")
+    }
+
+
+def _parameters(fitted: Any) -> int:
+    """Count the numbers that training set: weights and intercepts."""
+    final = fitted[-1] if isinstance(fitted, Pipeline) else fitted
+    parts = (getattr(final, name, None) for name in ("coef_", "intercept_"))
+    return sum(int(part.size) for part in parts if part is not None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure from the command line: ``--only probe``, ``--force``, ``--list``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD")
+    parser.add_argument("--force", action="store_true", help="run what is current too")
+    parser.add_argument(
+        "--list", action="store_true", help="print the plan, run nothing"
+    )
+    parser.add_argument("--results", type=Path, help="folder of the records")
+    options = parser.parse_args(arguments)
+    ds = data.load_ag_news()
+    if options.list:
+        folder = options.results or records.results_folder()
+        known = records.read(folder) if folder.is_dir() else []
+        for run in plan(ds, options.only):
+            print("current " if is_current(run, ds, known) else "to do   ", run)
+        return
+    written = measure_all(ds, options.results, only=options.only, force=options.force)
+    print(f"{len(written)} records written")
+
+
+if __name__ == "__main__":
+    main()
