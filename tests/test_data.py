@@ -292,7 +292,7 @@ def test_closed_port_is_unreachable(online):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         online(f"http://127.0.0.1:{free.getsockname()[1]}")
-        assert "no connection" in origins.unreachable()
+        assert "no connection" in (origins.unreachable() or "reached")
 
 
 def serve(answer: bytes | None):
@@ -345,7 +345,7 @@ def test_hanging_name_resolution_does_not_hang_us(online, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "get_session", Session)
     online("http://127.0.0.1:9")
-    assert "did not answer" in origins.unreachable(seconds=-0.9)
+    assert "did not answer" in (origins.unreachable(seconds=-0.9) or "reached")
     release.set()
 
 
@@ -464,7 +464,7 @@ def test_audit_counts_what_is_there():
     assert found.repeats["train"].tolist() == [1, 2, 3, 3, 0]
     assert found.repeats["test"].tolist() == [0, 0, 0, 0, 1]
     assert found.source_tags.index.tolist() == ["AP"]
-    assert found.source_tags.loc["AP"].tolist() == [4, "World", 3, 0.75]
+    assert list(found.source_tags.loc["AP"]) == [4, "World", 3, 0.75]
     assert found.lengths.loc["test", "maximum"] == 4
     assert found.classes["train"].to_dict() == dict(
         zip(LABEL_NAMES, [2, 3, 2, 1], strict=True)
@@ -513,7 +513,7 @@ def test_sample_is_large_enough_and_balanced(sample):
 
 
 def test_sample_has_no_repeats_and_no_test_text_in_train(sample):
-    assert (data.audit(sample).repeats == 0).all().all()
+    assert data.audit(sample).repeats.to_numpy().sum() == 0
 
 
 def test_sample_classes_interleave(sample):
