@@ -60,13 +60,14 @@ class Measured:
 
 
 @contextmanager
-def measure(interval: float = 0.05) -> Iterator[Measured]:
+def measure(interval: float = 0.1) -> Iterator[Measured]:
     """Measure wall time and peak memory of the block under `with`.
 
     Parameters
     ----------
     interval : float
-        Seconds between two looks at the memory: a shorter peak can be missed.
+        Seconds between two looks at the memory (a millisecond or two each): a
+        shorter peak can be missed.
 
     Yields
     ------
