@@ -92,8 +92,10 @@ class Evaluation:
         """Give the figures as text, then the table of classes."""
         head = "\n".join(f"{name:<13} {value}" for name, value in self._lines())
         table = self._shown().rename(columns={"no_answer": "no answer"})
-        form = {"float_format": "{:.3f}".format, "na_rep": "–", "index_names": False}
-        return f"{head}\n{table.to_string(**form)}"
+        text = table.to_string(
+            float_format="{:.3f}".format, na_rep="–", index_names=False
+        )
+        return f"{head}\n{text}"
 
     def _repr_html_(self) -> str:
         head = " · ".join(
