@@ -301,5 +301,5 @@ def test_executed_pages_name_their_data(book: Path) -> None:
     for page in NOTEBOOKS:
         html = (book / f"{page}.html").read_text(encoding="utf-8")
         assert 'data-origin"' in html
-        assert ("not from AG News" in html) == ("bd-header-announcement" in html)
+        assert ("The sample, not" in html) == ("bd-header-announcement" in html)
         assert "widget-view" not in html

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from docutils import nodes
+from sphinx import addnodes
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -232,12 +233,19 @@ def _is_element(node: nodes.Node) -> bool:
 
 
 def _sample_box(origin: Origin) -> nodes.Element:
-    text = (
-        f"Whatever this page computes comes from the {origin.name} "
-        f"({origin.sentence}), the stand-in that is shipped with the package, not "
-        "from AG News. Read the setup page for how to get AG News."
+    text = nodes.paragraph(
+        "",
+        f"Whatever this page computes comes from the {origin.name} ({origin.sentence})"
+        ", a stand-in that is shipped with the package. How to get AG News: ",
     )
-    return nodes.warning("", nodes.paragraph("", text), classes=["data-origin"])
+    link = addnodes.pending_xref(
+        "", nodes.inline("", "Setup"), refdomain="std", reftype="doc"
+    )
+    text += link
+    link.attributes.update(reftarget="/setup", refexplicit=True, refwarn=False)
+    box = nodes.admonition("", nodes.title("", "The sample, not AG News"), text)
+    box["classes"] += ["warning", "data-origin"]
+    return box
 
 
 def _data_line(origin: Origin) -> nodes.Element:
