@@ -21,23 +21,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _share_runs(config: pytest.Config) -> None:
     """Set the notebooks' environment, and store each notebook that passed."""
-    import chapterbook
+    import notebook_runs
     from nbmake.nb_result import NotebookResult
     from nbmake.nb_run import NotebookRun
 
     before = dict(os.environ)
-    environment = chapterbook.execution_environment()
+    environment = notebook_runs.execution_environment()
     os.environ.update(environment)
-    cache = chapterbook.cache_folder(environment)
+    cache = notebook_runs.cache_folder(environment)
     execute = NotebookRun.execute
 
     def execute_and_store(run: NotebookRun) -> NotebookResult:
         start = time.perf_counter()
         result = execute(run)
         path = Path(run.filename).resolve()
-        if result.error is None and path.parent == chapterbook.ROOT / "notebooks":
+        if result.error is None and path.parent == notebook_runs.ROOT / "notebooks":
             seconds = time.perf_counter() - start
-            chapterbook.store_run(path, result.nb, seconds, cache)
+            notebook_runs.store_run(path, result.nb, seconds, cache)
         return result
 
     def restore() -> None:

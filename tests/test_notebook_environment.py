@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import notebook_runs
 import pytest
-
-chapterbook = pytest.importorskip("chapterbook", reason="needs the extra 'book'")
 
 
 @pytest.fixture
@@ -19,8 +18,10 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "results").mkdir()
     (root / "results" / "run.json").write_text("{}")
     (root / "constraints.txt").write_text("torch==2\n")
-    monkeypatch.setattr(chapterbook, "ROOT", root)
-    monkeypatch.setattr(chapterbook, "SHARED_AG_NEWS", tmp_path / "shared" / "ag_news")
+    monkeypatch.setattr(notebook_runs, "ROOT", root)
+    monkeypatch.setattr(
+        notebook_runs, "SHARED_AG_NEWS", tmp_path / "shared" / "ag_news"
+    )
     monkeypatch.chdir(root)
     return root
 
@@ -29,7 +30,7 @@ def test_progress_bars_are_quiet(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAPTERLIB_AG_NEWS", "sample")
-    environment = chapterbook.execution_environment()
+    environment = notebook_runs.execution_environment()
 
     assert environment["TQDM_DISABLE"] == "1"
     assert environment["TRANSFORMERS_VERBOSITY"] == "error"
@@ -41,7 +42,7 @@ def test_a_setting_wins_and_becomes_absolute(
     (checkout.parent / "mine").mkdir()
     (checkout.parent / "shared" / "ag_news").mkdir(parents=True)
     monkeypatch.setenv("CHAPTERLIB_AG_NEWS", "../mine")
-    environment = chapterbook.execution_environment()
+    environment = notebook_runs.execution_environment()
 
     # notebooks run in another folder: a relative path would mean another place there
     assert environment["CHAPTERLIB_AG_NEWS"] == str(checkout.parent / "mine")
@@ -52,28 +53,28 @@ def test_what_is_no_folder_stays_as_it_is(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     monkeypatch.setenv("CHAPTERLIB_AG_NEWS", named)
-    assert chapterbook.execution_environment()["CHAPTERLIB_AG_NEWS"] == named
+    assert notebook_runs.execution_environment()["CHAPTERLIB_AG_NEWS"] == named
 
 
 def test_data_beside_the_checkout_are_found(checkout: Path) -> None:
     beside = checkout.parent / "shared" / "ag_news"
     beside.mkdir(parents=True)
-    environment = chapterbook.execution_environment()
+    environment = notebook_runs.execution_environment()
 
     assert environment["CHAPTERLIB_AG_NEWS"] == str(beside)
 
 
 def test_without_folder_and_hub_it_is_the_sample(checkout: Path) -> None:
-    environment = chapterbook.execution_environment()
+    environment = notebook_runs.execution_environment()
 
     assert environment["CHAPTERLIB_AG_NEWS"] == "sample"
 
 
 def test_the_same_state_has_the_same_cache(checkout: Path) -> None:
     environment = {"CHAPTERLIB_AG_NEWS": "sample"}
-    folder = chapterbook.cache_folder(environment)
+    folder = notebook_runs.cache_folder(environment)
 
-    assert folder == chapterbook.cache_folder(environment)
+    assert folder == notebook_runs.cache_folder(environment)
     assert folder.parent == checkout / ".jupyter_cache"
 
 
@@ -81,10 +82,10 @@ def test_where_the_cache_lies_does_not_matter(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environment = {"CHAPTERLIB_AG_NEWS": "sample"}
-    before = chapterbook.cache_folder(environment)
+    before = notebook_runs.cache_folder(environment)
     monkeypatch.setenv("CHAPTERLIB_CACHE", str(tmp_path / "elsewhere"))
 
-    assert chapterbook.cache_folder(environment) == before
+    assert notebook_runs.cache_folder(environment) == before
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -99,10 +100,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_voids_the_stored_runs(checkout: Path, change: str) -> None:
     environment = {"CHAPTERLIB_AG_NEWS": "sample"}
-    before = chapterbook.cache_folder(environment)
+    before = notebook_runs.cache_folder(environment)
     CHANGES[change](checkout)
 
-    assert chapterbook.cache_folder(environment) != before
+    assert notebook_runs.cache_folder(environment) != before
 
 
 @pytest.mark.parametrize(
@@ -113,27 +114,27 @@ def test_a_setting_voids_the_stored_runs(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     environment = {"CHAPTERLIB_AG_NEWS": "sample"}
-    before = chapterbook.cache_folder(environment)
+    before = notebook_runs.cache_folder(environment)
     monkeypatch.setenv(name, value)
 
-    assert chapterbook.cache_folder(environment) != before
+    assert notebook_runs.cache_folder(environment) != before
 
 
 def test_other_data_void_the_stored_runs(checkout: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     environment = {"CHAPTERLIB_AG_NEWS": str(folder)}
-    before = chapterbook.cache_folder(environment)
+    before = notebook_runs.cache_folder(environment)
     (folder / "train.parquet").write_bytes(b"rows")
 
-    assert chapterbook.cache_folder(environment) != before
+    assert notebook_runs.cache_folder(environment) != before
 
 
 def test_the_sample_is_named(checkout: Path) -> None:
     environment = {"CHAPTERLIB_AG_NEWS": "sample"}
-    cache = chapterbook.cache_folder(environment)
-    origin = chapterbook.data_origin(environment, cache)
+    cache = notebook_runs.cache_folder(environment)
+    origin = notebook_runs.data_origin(environment, cache)
 
     assert origin.is_sample
     assert "480 train and 240 test rows" in origin.sentence
-    assert chapterbook.data_origin(environment, cache) == origin
+    assert notebook_runs.data_origin(environment, cache) == origin
