@@ -202,6 +202,18 @@ def test_every_picture_says_what_it_shows(
     assert poor == [], 'set the cell\'s metadata {"mystnb": {"image": {"alt": …}}}'
 
 
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_no_figure_of_a_notebook_is_lost(
+    browser: Browser, book: Path, page: str
+) -> None:
+    browser.open(f"{book.as_uri()}/{page}.html")
+    shown = browser.run("return [...document.querySelectorAll('img')].map(i => i.alt)")
+
+    cells = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    images = [c["metadata"].get("mystnb", {}).get("image", {}) for c in cells]
+    assert [i["alt"] for i in images if "alt" in i and i["alt"] not in shown] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_code_fits_a_laptop(browser: Browser, book: Path, page: str) -> None:
     browser.open(f"{book.as_uri()}/{page}.html")
