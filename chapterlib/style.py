@@ -129,8 +129,15 @@ STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """Apply the book's look to what is drawn under `with`, and nothing after it."""
-    with mpl.rc_context(STYLE):
+    # Not rc_context: where the first figure of a notebook is drawn inside, it would
+    # also take back the interactive mode that the notebook's backend has just set,
+    # and no figure would be shown from then on.
+    before = {name: mpl.rcParams[name] for name in STYLE}
+    mpl.rcParams.update(STYLE)
+    try:
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def use_style() -> None:

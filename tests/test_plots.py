@@ -147,6 +147,13 @@ def test_importing_changes_no_setting():
         assert mpl.rcParams["font.size"] != default
 
 
+def test_style_keeps_the_interactive_mode_that_a_backend_sets():
+    with mpl.rc_context({"interactive": False}):
+        with plots.style():
+            mpl.interactive(True)
+        assert mpl.is_interactive()
+
+
 # ---- what the figures show ----
 
 
