@@ -7,7 +7,7 @@ Every field can be set by an environment variable or by a line in a `.env` file
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dotenv import find_dotenv
 from platformdirs import user_cache_path
@@ -19,7 +19,35 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-__all__ = ["Settings", "get_settings"]
+__all__ = ["TIERS", "Settings", "Tier", "get_settings"]
+
+
+class Tier(NamedTuple):
+    """What one size of machine can do while a reader waits.
+
+    Attributes
+    ----------
+    model : str
+        As the setting of that name.
+    train_per_class, test_per_class : int
+        Rows a class that a chapter works on live.
+    """
+
+    model: str
+    train_per_class: int
+    test_per_class: int
+
+
+TIERS = {
+    "cpu": Tier("embedded", 128, 150),
+    "t4": Tier("meta-llama/Llama-3.2-1B-Instruct", 500, 475),
+    "gpu": Tier("meta-llama/Meta-Llama-3-8B-Instruct", 1000, 950),
+}
+
+
+def _of_tier(name: str) -> Any:
+    """Make the default of a field from the tier that was set."""
+    return lambda earlier: getattr(TIERS[earlier.get("tier", "cpu")], name)
 
 
 class Settings(BaseSettings):
@@ -33,7 +61,10 @@ class Settings(BaseSettings):
     tier : {"cpu", "t4", "gpu"}
         The size of machine that the notebooks fit their work to.
     model : str
-        ``"embedded"`` (the small model that runs anywhere), a folder or a Hub id.
+        ``"embedded"`` (the small model that runs anywhere), a folder or a Hub id;
+        by default that of the tier.
+    train_per_class, test_per_class : int
+        Rows a class that the chapters work on live; by default those of the tier.
     ag_news : str or None
         A folder or a Hub id that holds AG News, or ``"sample"``; None: the Hub.
     cache : pathlib.Path
@@ -70,7 +101,9 @@ class Settings(BaseSettings):
     )
 
     tier: Literal["cpu", "t4", "gpu"] = "cpu"
-    model: str = "embedded"
+    model: str = Field(default_factory=_of_tier("model"))
+    train_per_class: int = Field(default_factory=_of_tier("train_per_class"), ge=1)
+    test_per_class: int = Field(default_factory=_of_tier("test_per_class"), ge=1)
     ag_news: str | None = None
     cache: Path = Field(
         default_factory=lambda: user_cache_path("chapterlib", appauthor=False)

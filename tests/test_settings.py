@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 import chapterlib.settings
-from chapterlib.settings import get_settings
+from chapterlib.settings import TIERS, get_settings
 
 
 @pytest.fixture
@@ -89,3 +89,17 @@ def test_a_bad_value_is_refused_by_name(monkeypatch, name, value):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         get_settings().seed = 3
+
+
+@pytest.mark.parametrize("tier", ["cpu", "t4", "gpu"])
+def test_the_tier_sets_model_and_sample_sizes(
+    tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAPTERLIB_TIER", tier)
+    found = get_settings()
+    assert found.model == TIERS[tier].model
+    assert found.train_per_class == TIERS[tier].train_per_class
+    monkeypatch.setenv("CHAPTERLIB_MODEL", "embedded")
+    monkeypatch.setenv("CHAPTERLIB_TEST_PER_CLASS", "7")
+    assert get_settings().model == "embedded"
+    assert get_settings().test_per_class == 7
