@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from chapterlib.settings import TIERS, Settings
+
 try:
     import tomllib
 except ImportError:  # Python 3.10
@@ -151,6 +153,17 @@ class TestNotebook:
 
     def test_file_is_no_larger_than_its_text(self, notebook: Path) -> None:
         assert notebook.stat().st_size < 100_000
+
+
+def test_setup_page_names_every_setting_and_tier() -> None:
+    text = read("book/setup.md")
+    for name in Settings.model_fields:
+        assert f"CHAPTERLIB_{name.upper()}`" in text or f"{name.upper()}=" in text, name
+    for name, tier in TIERS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+        model = "SmolLM2-135M-Instruct" if tier.model == "embedded" else tier.model
+        assert model.split("/")[-1].removeprefix("Meta-") in row
+        assert f"{tier.train_per_class:,} / {tier.test_per_class:,}" in row
 
 
 def test_pages_of_the_table_of_contents_exist() -> None:
