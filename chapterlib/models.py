@@ -184,7 +184,9 @@ def resolve(model: str | Path | None = None) -> ModelSource:
             config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelError(_explain(name, error)) from error
-    return ModelSource(name, name, str(getattr(config, "_commit_hash", None) or name))
+    commit = getattr(config, "_commit_hash", None)
+    identity = commit or hashlib.sha256(config.to_json_string().encode()).hexdigest()
+    return ModelSource(name, name, identity)
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

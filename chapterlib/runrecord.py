@@ -158,15 +158,15 @@ class RunRecord(_Frozen):
     """One measured run, complete enough to be recomputed and repeated.
 
     `method` is a short name for files, `title` one for readers. `model` is a Hub id
-    or a folder's name (None: no model), `model_sha256` that of the file it was loaded
-    from. `code` is `code_digest()` when it ran. Sizes are bytes, durations seconds.
+    or a folder's name (None: no model), `model_sha256` that of the files it was loaded
+    from, or the commit on the Hub. `code` is `code_digest()` when it ran. Sizes are bytes, durations seconds.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     method: Slug
     title: str
     model: str | None = None
-    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
     data: DataUsed
     seed: NonNegativeInt
     params: dict[str, JsonValue] = Field(default_factory=dict)

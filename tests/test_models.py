@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_llama import save_tiny_llama
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from chapterlib import embedded, models
 
@@ -154,3 +155,20 @@ def test_the_embedded_model_speaks(user_cache: Path) -> None:
         [{"role": "user", "content": "Hello"}], tokenize=False
     )
     assert chat.endswith("<|im_start|>user\nHello<|im_end|>\n")
+
+
+def test_a_hub_model_is_known_by_its_commit(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_llama)
+
+    def from_hub(name: str) -> object:
+        assert name == "someone/model"
+        return config
+
+    monkeypatch.setattr(models.AutoConfig, "from_pretrained", from_hub)
+    assert re.fullmatch("[0-9a-f]{64}", models.resolve("someone/model").sha256)
+    config._commit_hash = "a" * 40
+    assert models.resolve("someone/model") == models.ModelSource(
+        "someone/model", "someone/model", "a" * 40
+    )
