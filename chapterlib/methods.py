@@ -30,10 +30,11 @@ def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
     GridSearchCV
         An unfitted estimator over lists of texts.
     """
+    weigh = TfidfVectorizer(ngram_range=(1, 2), stop_words="english", sublinear_tf=True)
     pipeline = Pipeline(
         [
-            ("weigh", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)),
-            ("regress", LogisticRegression(max_iter=1000, random_state=seed)),
+            ("weigh", weigh),
+            ("regress", LogisticRegression(solver="newton-cg", random_state=seed)),
         ]
     )
     grid = {"regress__C": [1, 3, 10, 30, 100]}
