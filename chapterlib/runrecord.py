@@ -159,7 +159,8 @@ class RunRecord(_Frozen):
 
     `method` is a short name for files, `title` one for readers. `model` is a Hub id
     or a folder's name (None: no model), `model_sha256` that of the files it was
-    loaded from, or the commit on the Hub. `code` is `code_digest()` when it ran. Sizes are bytes, durations seconds.
+    loaded from, or the commit on the Hub. `code` is `code_digest()` when it ran. Sizes
+    are bytes, durations seconds.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
