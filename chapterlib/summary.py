@@ -91,13 +91,13 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     """
     several = table["seeds"] > 1
     spread = [
-        f"{low:.3f} to {high:.3f}" if many else "–"
+        f"{low:.3f}–{high:.3f}" if many else "–"
         for low, high, many in zip(
             table["accuracy_min"], table["accuracy_max"], several, strict=True
         )
     ]
     interval = [
-        f"{low:.3f} to {high:.3f}"
+        f"{low:.3f}–{high:.3f}"
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
     columns = {
@@ -108,7 +108,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "Seeds": [str(n) for n in table["seeds"]],
         "Range over seeds": spread,
         "Macro-F1": [f"{f:.3f}" for f in table["macro_f1"]],
-        "Fit": [f"{s:,.1f} s" for s in table["fit_seconds"]],
+        "Fit": [f"{s:,.1f}\N{NO-BREAK SPACE}s" for s in table["fit_seconds"]],
         "Trainable": [_scaled(n, "") for n in table["trainable_parameters"]],
         "Size": [_scaled(n, "B") for n in table["size_bytes"]],
         "Test rows": [f"{n:,}" for n in table["test_rows"]],
@@ -166,4 +166,4 @@ def _scaled(value: Any, unit: str) -> str:
             break
         number /= 1000
     digits = f"{number:.3g}" if number < 999.5 else f"{number:.0f}"
-    return f"{digits} {prefix}{unit}".strip()
+    return f"{digits}\N{NO-BREAK SPACE}{prefix}{unit}".strip()

@@ -373,9 +373,9 @@ def test_the_shown_table_reads_well():
     runs.append(make([0] * 8, method="majority", title="Majority", size_bytes=None))
     shown = records.shown(records.table(runs))
     assert shown["Accuracy"].tolist() == ["0.750", "0.250"]
-    assert shown["Size"].tolist() == ["135 MB", "–"]
-    assert shown["Trainable"].tolist() == ["2.31 k", "2.31 k"]
-    assert shown["Range over seeds"].tolist() == ["0.750 to 0.750", "–"]
+    assert shown["Size"].tolist() == ["135\N{NO-BREAK SPACE}MB", "–"]
+    assert shown["Trainable"].tolist() == ["2.31\N{NO-BREAK SPACE}k"] * 2
+    assert shown["Range over seeds"].tolist() == ["0.750–0.750", "–"]
 
 
 # ---- the machine ----
