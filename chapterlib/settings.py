@@ -77,6 +77,22 @@ class Settings(BaseSettings):
         A torch device (``"cpu"``, ``"cuda:1"``, ``"mps"``); None: the best there is.
     dtype : {"auto", "float32", "bfloat16", "float16"}
         Number format of the model's weights; ``"auto"``: what is fastest here.
+    llm_provider : {"together", "openai", "local"} or None
+        Who serves the chat model; None: whoever `llm_base_url` or a key points to,
+        and else the embedded model on this machine.
+    llm_model : str or None
+        The name of the chat model at its provider; None: the provider's default.
+    llm_base_url : str or None
+        Where a server with OpenAI's interface listens, as in
+        ``http://127.0.0.1:8000/v1``.
+    requests_per_second : float or None
+        No more requests than that are sent to the chat model; None: no limit.
+    budget_tokens : int or None
+        Tokens of prompts and replies that one run may take; None: no limit.
+    budget_usd : float or None
+        US dollars that one run may take; None: no limit.
+    price_prompt, price_completion : float or None
+        US dollars for a million tokens of prompt and of reply.
     together_api_key, openai_api_key, hf_token : pydantic.SecretStr or None
         Read from TOGETHER_API_KEY, OPENAI_API_KEY and HF_TOKEN; they never print.
 
@@ -112,6 +128,14 @@ class Settings(BaseSettings):
     seed: int = Field(default=0, ge=0)
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    llm_provider: Literal["together", "openai", "local"] | None = None
+    llm_model: str | None = None
+    llm_base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    requests_per_second: float | None = Field(default=None, gt=0)
+    budget_tokens: int | None = Field(default=None, ge=0)
+    budget_usd: float | None = Field(default=None, ge=0)
+    price_prompt: float | None = Field(default=None, ge=0)
+    price_completion: float | None = Field(default=None, ge=0)
     together_api_key: SecretStr | None = Field(
         default=None, validation_alias="TOGETHER_API_KEY"
     )
