@@ -22,7 +22,7 @@ KEY_LIKE = re.compile(
 )
 # Seconds beyond which a wait that a server asks for is reported instead.
 LONGEST_WAIT = 120.0
-QUOTED = 300
+QUOTED = 160
 
 
 class LLMError(RuntimeError):

@@ -74,5 +74,7 @@ def message_of(response: LLMResult) -> AIMessage | None:
 
 def tokens_of(message: AIMessage | None) -> tuple[int, int]:
     """Tokens of prompt and reply, as the service counted them; 0 where it did not."""
-    counts = (message.usage_metadata if message is not None else None) or {}
-    return int(counts.get("input_tokens", 0)), int(counts.get("output_tokens", 0))
+    if message is None or message.usage_metadata is None:
+        return 0, 0
+    counts = message.usage_metadata
+    return counts["input_tokens"], counts["output_tokens"]
