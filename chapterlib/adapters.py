@@ -1,0 +1,172 @@
+"""Make a classifier ready for training: what is frozen, adapted, or trained whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from chapterlib import models
+from chapterlib.quiet import quiet
+
+FinetuningMethod = Literal["lora", "qlora", "full", "head"]
+METHODS: tuple[str, ...] = get_args(FinetuningMethod)
+
+
+def load_base(
+    method: FinetuningMethod,
+    model: str | Path | None,
+    labels: Sequence[str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> models.LoadedModel:
+    """Load tokenizer and sequence classifier, frozen except for its new head.
+
+    Parameters
+    ----------
+    method : {"lora", "qlora", "full", "head"}
+        "qlora" loads the linear layers in 4 bit.
+    model : str or path, optional
+        As for `models.load`.
+    labels : sequence of str
+        Label names in the order of their ids.
+    device, dtype
+        Where the weights lie and what they are computed in. Trained weights are kept
+        in float32 whatever `dtype` is: the steps of an optimizer are too small for
+        half-precision types.
+    seed : int
+        Of the head.
+
+    Returns
+    -------
+    LoadedModel
+        The head is in float32, so that its logits are not rounded.
+    """
+    options: dict[str, Any] = {}
+    if method == "qlora":
+        from chapterlib.quantization import quantization_config
+
+        options["quantization_config"] = quantization_config(dtype)
+        options["device_map"] = {"": device}
+    kept = torch.float32 if method == "full" else dtype
+    tokenizer, network = models.load(
+        "classify", model, labels=tuple(labels), device=device, dtype=kept, seed=seed,
+        **options,
+    )  # fmt: skip
+    tokenizer.padding_side = "right"  # positions then start at the text
+    network.config.use_cache = False
+    network.requires_grad_(False)
+    widen_head(network)
+    network.score.requires_grad_(True)
+    return models.LoadedModel(tokenizer, network)
+
+
+def widen_head(network: PreTrainedModel) -> None:
+    """Compute the logits in float32, whatever the layers below work in."""
+    head: Any = network.score
+    head.float()
+    head.register_forward_pre_hook(_in_own_dtype)
+
+
+def _in_own_dtype(module: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return (args[0].to(weight.dtype), *args[1:])
+
+
+def make_trainable(
+    method: FinetuningMethod,
+    network: PreTrainedModel,
+    *,
+    r: int = 16,
+    alpha: float = 32,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    first_layer: int = 0,
+    seed: int = 0,
+) -> PreTrainedModel | PeftModel:
+    """Set up what the method trains, in a network of `load_base`.
+
+    Parameters
+    ----------
+    method, network
+    r, alpha, dropout, target_modules
+        As `peft.LoraConfig` names them; unused by "full" and "head".
+    first_layer : int
+        Layers below it stay as they are.
+    seed : int
+        Of the adapters.
+
+    Returns
+    -------
+    PreTrainedModel or PeftModel
+
+    Raises
+    ------
+    ValueError
+        If no layer has a target module of that name, or there are not so many layers.
+    """
+    depth = int(network.config.num_hidden_layers)
+    if not 0 <= first_layer < depth:
+        raise ValueError(
+            f"first_layer is {first_layer}, but the model's layers are 0 to "
+            f"{depth - 1}: choose one of them"
+        )
+    if method == "head":
+        return network
+    if method == "full":
+        base: Any = network.base_model
+        parts = [*base.layers[first_layer:], base.norm]
+        for part in parts if first_layer else [*parts, base.embed_tokens]:
+            part.requires_grad_(True)
+        return network
+    check_targets(network, target_modules)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # fractions work as well
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
+        layers_to_transform=list(range(first_layer, depth)) if first_layer else None,
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Adapters come out in float32 even where the layers are in bf16.
+        adapted = get_peft_model(network, config)
+    return adapted
+
+
+def check_targets(network: nn.Module, names: Sequence[str]) -> None:
+    """Raise ValueError unless every name is that of a linear layer of the network."""
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name != "score"
+    }
+    if isinstance(names, str) or not names:
+        raise ValueError(
+            f"target_modules is {names!r}: give a list of names, of {sorted(linear)}"
+        )
+    if strange := sorted(set(names) - linear):
+        raise ValueError(
+            f"target_modules names {', '.join(strange)}, which this model does not "
+            f"have: its linear layers are {', '.join(sorted(linear))}"
+        )
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that training changes, by name."""
+    return {n: p for n, p in network.named_parameters() if p.requires_grad}
+
+
+def plain(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the sequence classifier itself, without the wrapper of its adapters."""
+    found: Any = network.base_model.model if isinstance(network, PeftModel) else network
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,261 @@
+"""One run of finetuning from texts to a trained network, resumable at any step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock, Timeout
+from sklearn.model_selection import train_test_split
+
+from chapterlib import adapters, heads, models, resilience, trainers
+from chapterlib.collate import Encoder, Rows
+from chapterlib.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.prefix import FrozenPrefix
+from chapterlib.quiet import quiet
+from chapterlib.rows import LABEL_NAMES
+from chapterlib.settings import get_settings
+
+if TYPE_CHECKING:
+    from chapterlib.training import FinetunedClassifier
+
+# They change how a run is watched or where it is kept, not what comes out of it.
+NOT_IDENTITY = ("progress", "checkpoints", "resume", "cache_prefix")
+
+
+def fit(
+    classifier: FinetunedClassifier, texts: Sequence[str], labels: Sequence[int]
+) -> FinetunedClassifier:
+    """Fit a classifier; see `training.FinetunedClassifier.fit`."""
+    check_options(classifier)
+    classes, targets = check_labels(texts, labels)
+    device, dtype = place(classifier)
+    source = models.resolve(classifier.model)
+    folder = _run_folder(classifier, source.sha256, texts, targets)
+    with ExitStack() as stack:
+        stack.enter_context(resilience.own_randomness(classifier.seed))
+        stack.enter_context(resilience.explained("training"))
+        stack.enter_context(quiet())
+        if is_main():
+            stack.enter_context(_alone(folder))
+        base = adapters.load_base(
+            classifier.method,
+            classifier.model,
+            names_of(classes, classifier.label_names),
+            device=device,
+            dtype=dtype,
+            seed=classifier.seed,
+        )
+        tokenizer, network = base
+        encoder = make_encoder(classifier, base)
+        ids, cut = encoder(texts), encoder.cut
+        train, held_out = _split(classifier, ids, targets)
+        prefix = _install_prefix(classifier, network, source.sha256)
+        try:
+            if classifier.head_init == "probe":
+                heads.probe_head(
+                    network, train.ids, train.labels or [], seed=classifier.seed
+                )
+            trained = adapters.make_trainable(
+                classifier.method,
+                network,
+                r=classifier.r,
+                alpha=classifier.alpha,
+                dropout=classifier.dropout,
+                target_modules=classifier.target_modules,
+                first_layer=classifier.first_layer,
+                seed=classifier.seed,
+            )
+            trainer = trainers.make_trainer(
+                trained,
+                tokenizer,
+                train,
+                held_out,
+                folder,
+                device=device,
+                dtype=dtype,
+                options=classifier.get_params(),
+            )
+            last = resilience.last_checkpoint(folder) if classifier.resume else None
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        finally:
+            if prefix is not None:
+                prefix.remove()
+        if is_main():
+            shutil.rmtree(folder, ignore_errors=True)
+    weights = adapters.trainable(trained)
+    classifier.classes_ = classes
+    classifier.tokenizer_, classifier.network_ = tokenizer, trained.eval()
+    classifier.encoder_ = encoder
+    classifier.history_ = trainers.curve(trainer.state.log_history)
+    classifier.cut_rows_ = cut
+    classifier.resumed_from_ = int(last.name.rpartition("-")[2]) if last else 0
+    classifier.trainable_parameters_ = sum(p.numel() for p in weights.values())
+    classifier.size_bytes_ = sum(p.numel() * p.itemsize for p in weights.values())
+    classifier.source_ = source
+    return classifier
+
+
+def check_options(classifier: FinetunedClassifier) -> None:
+    """Raise ValueError where a parameter is out of range, naming it."""
+    if classifier.method not in adapters.METHODS:
+        raise ValueError(
+            f"method is {classifier.method!r}: choose one of "
+            f"{', '.join(adapters.METHODS)}"
+        )
+    if classifier.head_init not in ("random", "probe"):
+        raise ValueError(
+            f"head_init is {classifier.head_init!r}: choose 'random' or 'probe'"
+        )
+    for name in ("r", "batch_size", "accumulate", "epochs", "learning_rate"):
+        if not getattr(classifier, name) > 0:
+            raise ValueError(f"{name} is {getattr(classifier, name)}: it must be > 0")
+    if not 0 <= classifier.validation < 1:
+        raise ValueError(
+            f"validation is {classifier.validation}: give a share of the rows, from 0 "
+            "to below 1"
+        )
+    if classifier.patience is not None and not classifier.validation:
+        raise ValueError(
+            "patience needs held-out rows to judge by: set validation as well, say 0.1"
+        )
+
+
+def check_labels(
+    texts: Sequence[str], labels: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the classes in rising order, and each row's place among them."""
+    truth = np.asarray(labels)
+    if truth.shape != (len(texts),):
+        raise ValueError(f"{len(texts)} texts, but labels of shape {truth.shape}")
+    if truth.dtype.kind not in "iu" or (truth < 0).any():
+        raise ValueError("labels must be class ids (integers from 0), one a text")
+    classes, targets = np.unique(truth, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("all labels are of one class: finetuning needs two or more")
+    return classes.astype(np.int64), targets.astype(np.int64)
+
+
+def names_of(
+    classes: npt.NDArray[np.int64], label_names: Sequence[str] | None
+) -> list[str]:
+    """Name of each class that was seen, in the order of the head's outputs."""
+    names = list(label_names) if label_names is not None else list(LABEL_NAMES)
+    if classes.max() < len(names):
+        return [names[number] for number in classes]
+    if label_names is None:
+        return [str(number) for number in classes]
+    raise ValueError(
+        f"{len(names)} label_names, but a label is {classes.max()}: name every class"
+    )
+
+
+def place(classifier: FinetunedClassifier) -> tuple[torch.device, torch.dtype]:
+    """Device of this process, and the type that the layers compute in."""
+    device = torch.device(classifier.device) if classifier.device else pick_device()
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dtype = as_dtype(classifier.dtype) if classifier.dtype else pick_dtype(device)
+    if device.type == "cpu" and dtype == torch.float16:
+        raise ValueError(
+            "training in float16 needs a GPU: set dtype to 'bfloat16' or 'float32', or "
+            "leave it out"
+        )
+    return device, dtype
+
+
+def make_encoder(classifier: FinetunedClassifier, base: models.LoadedModel) -> Encoder:
+    """Build the encoder of the classifier's template, held to the model's context."""
+    return Encoder(
+        base.tokenizer,
+        classifier.template,
+        classifier.max_length,
+        getattr(base.model.config, "max_position_embeddings", None),
+    )
+
+
+def is_main() -> bool:
+    """Whether this process is the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _split(
+    classifier: FinetunedClassifier,
+    ids: list[list[int]],
+    targets: npt.NDArray[np.int64],
+) -> tuple[Rows, Rows | None]:
+    if not classifier.validation:
+        return Rows(ids, targets.tolist()), None
+    try:
+        kept, held = train_test_split(
+            np.arange(len(ids)),
+            test_size=classifier.validation,
+            stratify=targets,
+            random_state=classifier.seed,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"validation={classifier.validation} of {len(ids)} rows leaves a class "
+            "without a row on one side: give more rows, another share, or 0"
+        ) from error
+    parts = [Rows([ids[i] for i in p], targets[p].tolist()) for p in (kept, held)]
+    return parts[0], parts[1]
+
+
+def _install_prefix(
+    classifier: FinetunedClassifier, network: Any, sha256: str
+) -> FrozenPrefix | None:
+    only_head = classifier.method == "head"
+    layers = network.config.num_hidden_layers if only_head else classifier.first_layer
+    if (
+        not classifier.cache_prefix
+        or not 0 < layers <= network.config.num_hidden_layers
+    ):
+        return None
+    weights = network.base_model.embed_tokens.weight
+    quantized = classifier.method == "qlora"
+    key = (sha256, layers, only_head, quantized, weights.dtype, weights.device.type)
+    name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    path = get_settings().cache / "prefixes" / f"{name}.sqlite"
+    return FrozenPrefix(network, layers, path, only_last=only_head)
+
+
+def _run_folder(
+    classifier: FinetunedClassifier,
+    sha256: str,
+    texts: Sequence[str],
+    targets: npt.NDArray[np.int64],
+) -> Path:
+    """Folder of the checkpoints of this very run: its options, model and rows."""
+    if classifier.checkpoints is not None:
+        return Path(classifier.checkpoints).expanduser().absolute()
+    options = classifier.get_params()
+    known = {n: repr(options[n]) for n in sorted(options) if n not in NOT_IDENTITY}
+    digest = hashlib.sha256(json.dumps([sha256, known]).encode())
+    for text, target in zip(texts, targets.tolist(), strict=True):
+        digest.update(f"{target}:{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    return get_settings().cache / "training" / digest.hexdigest()[:16]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, so that no other process trains into it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise resilience.TrainingError(
+            f"the same run is under way in another process (its checkpoints are in "
+            f"{folder}): wait for it, or set checkpoints to another folder"
+        ) from error

@@ -1,0 +1,231 @@
+"""Finetune a language model into a classifier, on a laptop or on many GPUs.
+
+``accelerate launch -m chapterlib.training --config run.yaml`` trains over several
+processes, and plain ``python -m chapterlib.training`` in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from chapterlib import finetuning, heads, resilience
+from chapterlib.adapters import FinetuningMethod
+from chapterlib.embeddings import TEMPLATE
+from chapterlib.finetuned import SavedModelError
+from chapterlib.persistence import PersistenceMixin
+from chapterlib.presets import ATTENTION, PRESETS, preset
+from chapterlib.resilience import TrainingError
+
+__all__ = [
+    "PRESETS",
+    "FinetunedClassifier",
+    "SavedModelError",
+    "TrainingError",
+    "preset",
+]
+
+
+class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
+    """A language model with a classification head, finetuned on labeled texts.
+
+    The head reads the state of the last token, after everything else was read. It is
+    the plain sequence classifier of ``transformers``, so what `save` and `merge` write
+    works without this package.
+
+    Parameters
+    ----------
+    method : {"lora", "qlora", "full", "head"}
+        Train low-rank adapters; the same on weights in 4 bit; every weight; or nothing
+        but the head, which all of the others train as well.
+    model : str or path, optional
+        As for `models.load`.
+    template : str
+        What the model reads, with ``{text}`` where the text goes.
+    max_length : int
+        Tokens of a text that are read; the rest is cut off. The template is not.
+    r, alpha, dropout, target_modules
+        Of the adapters, as in `peft.LoraConfig`.
+    first_layer : int
+        Layers below it stay as they are.
+    head_init : {"random", "probe"}
+        "probe" starts from a cross-validated logistic regression (`heads.probe_head`).
+    learning_rate, weight_decay : float
+        Of AdamW.
+    schedule : str
+        How the rate falls: "linear", "cosine", "constant" …
+    warmup : float
+        Share of the steps in which the rate rises.
+    batch_size, accumulate : int
+        Rows of a pass, over all processes; passes of a step.
+    epochs : float
+    validation : float
+        Share of the rows that is held out to choose the best epoch by accuracy; 0
+        trains on all and keeps the last epoch.
+    patience : int, optional
+        Stop after so many epochs without a better one; needs `validation`.
+    group_by_length : bool
+        Put rows of like length into a batch: next to no padding.
+    cache_prefix : bool
+        Compute the frozen layers below `first_layer` once a row, and keep their
+        states under the setting ``CHAPTERLIB_CACHE`` (`prefix.FrozenPrefix`).
+    gradient_checkpointing, compile_model : bool
+        Less memory for more time; less time after a minute's compilation.
+    label_names : sequence of str, optional
+        Name of each class id; those of AG News by default.
+    checkpoints : path, optional
+        Where an unfinished run is kept; by default a folder of its own in the cache.
+    checkpoint_steps : int, optional
+        Save every so many steps as well as after every epoch.
+    resume : bool
+        Go on with the same run where it was interrupted.
+    seed : int
+    device, dtype : optional
+        By default those of `devices.pick_device` and `devices.pick_dtype`.
+    progress : bool
+
+    Attributes
+    ----------
+    classes_ : ndarray [k]
+        The labels seen in training, in rising order.
+    network_, tokenizer_
+        The trained model, as ``transformers`` and ``peft`` know it.
+    history_ : list of dict
+        The loss curve: "step", "epoch", and "loss" or "eval_loss", "eval_accuracy".
+    trainable_parameters_, size_bytes_ : int
+        Numbers that were trained, and the bytes that they take.
+    cut_rows_ : int
+        Training texts longer than `max_length`.
+    resumed_from_ : int
+        The step at which an interrupted run was taken up again; 0 for a new one.
+
+    References
+    ----------
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+    arXiv:2106.09685. Dettmers et al., "QLoRA: Efficient Finetuning of Quantized
+    LLMs", 2023, arXiv:2305.14314.
+
+    Examples
+    --------
+    >>> from chapterlib.training import FinetunedClassifier, preset
+    >>> model = FinetunedClassifier(**preset("cpu"))
+    >>> model.fit(texts, labels).predict(["Shares fell on Friday"])  # doctest: +SKIP
+    array([2])
+    """
+
+    def __init__(
+        self,
+        method: FinetuningMethod = "lora",
+        model: str | Path | None = None,
+        template: str = TEMPLATE,
+        max_length: int = 128,
+        r: int = 16,
+        alpha: float = 32,
+        dropout: float = 0.0,
+        target_modules: Sequence[str] = ATTENTION,
+        first_layer: int = 0,
+        head_init: Literal["random", "probe"] = "random",
+        learning_rate: float = 4e-4,
+        weight_decay: float = 0.01,
+        schedule: str = "linear",
+        warmup: float = 0.0,
+        batch_size: int = 16,
+        accumulate: int = 1,
+        epochs: float = 3,
+        validation: float = 0.0,
+        patience: int | None = None,
+        group_by_length: bool = True,
+        cache_prefix: bool = True,
+        gradient_checkpointing: bool = False,
+        compile_model: bool = False,
+        label_names: Sequence[str] | None = None,
+        checkpoints: str | Path | None = None,
+        checkpoint_steps: int | None = None,
+        resume: bool = True,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.method = method
+        self.model = model
+        self.template = template
+        self.max_length = max_length
+        self.r = r
+        self.alpha = alpha
+        self.dropout = dropout
+        self.target_modules = target_modules
+        self.first_layer = first_layer
+        self.head_init = head_init
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.warmup = warmup
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.epochs = epochs
+        self.validation = validation
+        self.patience = patience
+        self.group_by_length = group_by_length
+        self.cache_prefix = cache_prefix
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile_model = compile_model
+        self.label_names = label_names
+        self.checkpoints = checkpoints
+        self.checkpoint_steps = checkpoint_steps
+        self.resume = resume
+        self.seed = seed
+        self.device = device
+        self.dtype = dtype
+        self.progress = progress
+
+    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
+        """Train on labeled texts, or finish the same run that was interrupted.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n
+        labels : sequence of int, length n
+            Class ids of at least two classes.
+
+        Returns
+        -------
+        FinetunedClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If texts, labels or a parameter are of no use; the message says which.
+        TrainingError
+            If the loss is no number any more, memory runs out, or the same run is
+            under way in another process.
+        """
+        return finetuning.fit(self, texts, labels)
+
+    def decision_function(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Logits, in the order of ``classes_``: shape [n, k]."""
+        check_is_fitted(self)
+        with resilience.explained("predicting"):
+            return heads.logits_of(
+                self.network_, self.encoder_(texts), progress=self.progress
+            )
+
+    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Probability of each class, in the order of ``classes_``: shape [n, k]."""
+        logits = self.decision_function(texts).astype(np.float64)
+        return np.asarray(softmax(logits, axis=1), np.float64)
+
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Most probable class id of each text: shape [n]."""
+        return np.asarray(
+            self.classes_[self.decision_function(texts).argmax(1)], np.int64
+        )
