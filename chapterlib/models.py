@@ -19,14 +19,33 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from chapterlib import embedded
 from chapterlib.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.quantization import (
+    QuantizationError,
+    check,
+    keep_layout,
+    quantization_config,
+)
 from chapterlib.quiet import quiet
 from chapterlib.settings import get_settings
+
+__all__ = [
+    "LoadedModel",
+    "ModelError",
+    "ModelSource",
+    "QuantizationError",
+    "Task",
+    "load",
+    "quantization_config",
+    "resolve",
+    "set_pad_token",
+]
 
 Task = Literal["generate", "features", "classify"]
 
@@ -79,6 +98,7 @@ def load(
     labels: list[str] | tuple[str, ...] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    quantization: Literal["nf4"] | BitsAndBytesConfig | None = None,
     seed: int = 0,
     **options: Any,
 ) -> LoadedModel:
@@ -95,6 +115,9 @@ def load(
         Label names in the order of their ids; needed for "classify" alone.
     device, dtype : optional
         By default those of `devices.pick_device` and `devices.pick_dtype`.
+    quantization : "nf4" or transformers.BitsAndBytesConfig, optional
+        Load the linear layers in 4 bits: "nf4" is `quantization_config` for the device
+        and type. Embeddings, norms and the head stay in `dtype`.
     seed : int
         Of the new classification head.
     **options
@@ -111,8 +134,11 @@ def load(
     ModelError
         If there is no such model, or it can't be loaded; the message says why and
         what to do.
+    QuantizationError
+        If 4-bit weights don't work on the device.
     ValueError
-        If the task is unknown, or "classify" comes without labels.
+        If the task is unknown, "classify" comes without labels, or there is no such
+        quantization.
 
     Examples
     --------
@@ -135,6 +161,11 @@ def load(
     source = resolve(model)
     device = torch.device(device) if device else pick_device()
     options["dtype"] = as_dtype(dtype) if dtype else pick_dtype(device)
+    if quantization is not None:
+        options["quantization_config"] = _as_config(
+            quantization, options["dtype"], device
+        )
+        options.setdefault("device_map", {"": device})
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -145,7 +176,7 @@ def load(
     set_pad_token(tokenizer, network)
     if "quantization_config" not in options and "device_map" not in options:
         network = network.to(device)
-    return LoadedModel(tokenizer, network.eval())
+    return LoadedModel(tokenizer, keep_layout(network).eval())
 
 
 def resolve(model: str | Path | None = None) -> ModelSource:
@@ -208,6 +239,19 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) ->
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _as_config(
+    quantization: str | BitsAndBytesConfig, dtype: torch.dtype, device: torch.device
+) -> BitsAndBytesConfig:
+    if quantization == "nf4":
+        return quantization_config(dtype, device)
+    if isinstance(quantization, BitsAndBytesConfig):
+        check(device)
+        return quantization
+    raise ValueError(
+        f"quantization is {quantization!r}: give 'nf4', a BitsAndBytesConfig, or None"
+    )
 
 
 @lru_cache(maxsize=32)

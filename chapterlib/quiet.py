@@ -8,6 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def hide_known_noise() -> None:
+    """Drop a line that ``bitsandbytes`` logs when a CPU lacks an optional kernel.
+
+    It is logged at the import, which ``peft`` does too, and looks like an error to
+    readers. Nothing that this package does needs that kernel.
+    """
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.addFilter(_not_about_the_kernel)
+
+
+def _not_about_the_kernel(line: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in str(line.msg)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back the log lines, warnings and bars of ``transformers`` and its kin.
