@@ -13,6 +13,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from chapterlib.features import ProbeClassifier
+from chapterlib.fewshot import FewShotScorer, NeighborVote
+from chapterlib.scoring import LabelScorer
+
+# Two common words a class; on training rows their mean did better than one.
+WORDS = (
+    ("politics", "war"),
+    ("sports",),
+    ("business", "finance"),
+    ("technology", "science"),
+)
 
 
 def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
@@ -53,15 +63,30 @@ class Method:
         From a seed to an unfitted estimator over lists of texts.
     uses_model : bool
         Whether it runs the language model of the settings.
-    learns : bool
-        Whether more labels can change it.
+    embeds : bool
+        Whether `fit` embeds the training rows by `features.embed`.
+    scores : bool
+        Whether its predictions rest on cached scores, so that their time has to be
+        taken without the cache.
+    asks : bool
+        Whether it asks a chat model, so that its record holds what became of each
+        article, and the tokens.
+    budgets : tuple of int or None, optional
+        Train rows a class that it is measured with: 0 for a method that sees none,
+        None for all there are; by default the budgets of the book's learning curves.
+    seeds : int
+        Draws at the budgets where several are measured.
     """
 
     slug: str
     title: str
     make: Callable[[int], Any]
     uses_model: bool = False
-    learns: bool = True
+    embeds: bool = False
+    scores: bool = False
+    asks: bool = False
+    budgets: tuple[int | None, ...] | None = None
+    seeds: int = 3
 
 
 METHODS = (
@@ -69,7 +94,7 @@ METHODS = (
         "majority",
         "Majority class",
         lambda seed: DummyClassifier(strategy="most_frequent"),
-        learns=False,
+        budgets=(None,),
     ),
     Method("tfidf", "TF-IDF + logistic regression", tfidf_classifier),
     Method(
@@ -77,5 +102,62 @@ METHODS = (
         "Probe on hidden states",
         lambda seed: ProbeClassifier(seed=seed),
         uses_model=True,
+        embeds=True,
+    ),
+    Method(
+        "zero-shot",
+        "Zero-shot, label scores",
+        lambda seed: LabelScorer(),
+        uses_model=True,
+        scores=True,
+        budgets=(0,),
+    ),
+    Method(
+        "zero-shot-words",
+        "Zero-shot, two words a class",
+        lambda seed: LabelScorer(verbalizers=WORDS),
+        uses_model=True,
+        scores=True,
+        budgets=(0,),
+    ),
+    Method(
+        "few-shot-random",
+        "Few-shot, random",
+        lambda seed: FewShotScorer(),
+        uses_model=True,
+        scores=True,
+        budgets=(1, 2, 4),
+    ),
+    Method(
+        "few-shot-calibrated",
+        "Few-shot, random, calibrated",
+        lambda seed: FewShotScorer(LabelScorer(calibration="batch")),
+        uses_model=True,
+        scores=True,
+        budgets=(1, 2, 4),
+    ),
+    Method(
+        "few-shot-nearest",
+        "Few-shot, nearest",
+        lambda seed: FewShotScorer(choose="nearest", k=4),
+        uses_model=True,
+        embeds=True,
+        scores=True,
+        budgets=(512,),
+    ),
+    Method(
+        "neighbors",
+        "Vote of neighbors",
+        lambda seed: NeighborVote(weight=0),
+        uses_model=True,
+        embeds=True,
+    ),
+    Method(
+        "few-shot-vote",
+        "Vote of neighbors with scores",
+        lambda seed: NeighborVote(),
+        uses_model=True,
+        embeds=True,
+        scores=True,
     ),
 )

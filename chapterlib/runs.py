@@ -8,7 +8,10 @@ alone: what was measured before stands in ``results/``.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +22,14 @@ from datasets import Dataset, DatasetDict
 from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
-from chapterlib import data, features, models, records
+from chapterlib import data, models, records
 from chapterlib.methods import METHODS, Method
+from chapterlib.rates import embedding_rate, scoring_rate
 
 PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
 SEEDS_UP_TO = 128  # rows a class; a larger draw hardly depends on the seed
-# Rows on which the speed of embedding is measured, without the cache.
-TIMED_ROWS = 256
+# Among a record's parameters, what the run found out about itself.
+FOUND = "found"
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ class Run:
         """Draw the train rows of this run; the same at every call."""
         if self.per_class is None:
             return ds["train"]
+        if self.per_class == 0:
+            return ds["train"].select([])
         return data.balanced_sample(ds["train"], self.per_class, seed=self.seed)
 
     def __str__(self) -> str:
-        budget = "all rows" if self.per_class is None else f"{self.per_class} a class"
+        budget = {None: "all rows", 0: "no rows"}.get(
+            self.per_class, f"{self.per_class} a class"
+        )
         return f"{self.method.slug}, {budget}, seed {self.seed}"
 
 
@@ -69,28 +77,28 @@ def plan(ds: DatasetDict, only: Sequence[str] = ()) -> list[Run]:
         )
     smallest = int(np.bincount(ds["train"]["label"]).min())
     runs = []
-    for per_class in PER_CLASS:
-        if per_class is not None and per_class > smallest:
+    for method in METHODS:
+        if only and method.slug not in only:
             continue
-        several = per_class is not None and per_class <= SEEDS_UP_TO
-        for method in METHODS:
-            if only and method.slug not in only:
+        budgets = PER_CLASS if method.budgets is None else method.budgets
+        for per_class in budgets:
+            if per_class is not None and per_class > smallest:
                 continue
-            if not method.learns and per_class is not None:
-                continue
-            runs += [
-                Run(method, per_class, seed) for seed in range(3 if several else 1)
-            ]
-    return runs
+            several = per_class and per_class <= SEEDS_UP_TO
+            seeds = method.seeds if several else 1
+            runs += [Run(method, per_class, seed) for seed in range(seeds)]
+    return sorted(runs, key=lambda r: np.inf if r.per_class is None else r.per_class)
 
 
 def is_current(run: Run, ds: DatasetDict, known: Sequence[records.RunRecord]) -> bool:
     """Tell whether a record of this very run is there: same rows, model, parameters."""
     wanted = _identity(run, ds)
-    return any(
-        {name: record.model_dump()[name] for name in wanted} == wanted
-        for record in known
-    )
+    for record in known:
+        stored = {name: record.model_dump()[name] for name in wanted}
+        stored["params"].pop(FOUND, None)
+        if stored == wanted:
+            return True
+    return False
 
 
 def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.RunRecord:
@@ -103,37 +111,37 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
         With the splits "train" and "test"; all test rows are predicted.
     rate : float, optional
         Rows a second of embedding, as `embedding_rate` measures it. Hidden states may
-        come from the cache, so their time is reckoned at this rate and added.
+        come from the cache, so their time is reckoned at this rate and added. So it
+        is with scores, whose speed is measured here on some rows without the cache.
     """
-    train = run.train_rows(ds)
-    estimator = run.method.make(run.seed)
+    method, train = run.method, run.train_rows(ds)
+    estimator = method.make(run.seed)
     texts, test = list(ds["test"]["text"]), ds["test"]
     with records.measure() as fitting:
         estimator.fit(list(train["text"]), list(train["label"]))
     with records.measure() as predicting:
         predicted = estimator.predict(texts)
+    embedding = 1 / rate if rate and method.embeds else 0
+    predict_seconds = predicting.seconds + len(texts) * embedding
+    if method.scores:
+        predict_seconds = len(texts) * (1 / scoring_rate(estimator, texts) + embedding)
     fitted = getattr(estimator, "best_estimator_", estimator)
     weights = getattr(fitted, "pipeline_", fitted)
+    identity = _identity(run, ds)
+    if method.asks:
+        identity["params"][FOUND] = _accounting(estimator)
     return records.RunRecord.from_predictions(
         test["label"],
         predicted,
-        **_identity(run, ds),
-        title=run.method.title,
-        fit_seconds=fitting.seconds + (len(train) / rate if rate else 0),
-        predict_seconds=predicting.seconds + (len(texts) / rate if rate else 0),
+        **identity,
+        title=method.title,
+        fit_seconds=fitting.seconds + len(train) * embedding,
+        predict_seconds=predict_seconds,
         peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
         peak_gpu_bytes=predicting.peak_gpu_bytes,
         trainable_parameters=_parameters(weights),
-        size_bytes=len(pickle.dumps(weights)),
+        size_bytes=None if method.asks else len(pickle.dumps(weights)),
     )
-
-
-def embedding_rate(ds: DatasetDict) -> float:
-    """Rows a second of `features.embed` on this machine now, without the cache."""
-    texts = list(ds["train"]["text"])[:TIMED_ROWS]
-    with records.measure() as cost:
-        features.embed(texts, cache=False, progress=False)
-    return len(texts) / cost.seconds
 
 
 def measure_all(
@@ -164,13 +172,13 @@ def measure_all(
     known = records.read(source) if source.is_dir() else []
     todo = [run for run in plan(ds, only) if force or not is_current(run, ds, known)]
     rate = None
-    if any(run.method.uses_model for run in todo):
+    if any(run.method.embeds for run in todo):
         rate = embedding_rate(ds)
     written = []
     with tqdm(todo, desc="Runs", disable=None) as bar:
         for run in bar:
             bar.set_postfix_str(str(run))
-            record = execute(run, ds, rate if run.method.uses_model else None)
+            record = execute(run, ds, rate)
             written.append(records.write(record, source))
     return written
 
@@ -179,11 +187,12 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     """Return what makes a run this run, as the record stores it."""
     source = models.resolve() if run.method.uses_model else None
     estimator = run.method.make(run.seed)
+    train = run.train_rows(ds)
     used = records.DataUsed.of(
         data.describe(ds),
-        train=run.train_rows(ds),
+        train=train if len(train) else None,
         test=ds["test"],
-        per_class=run.per_class,
+        per_class=run.per_class or None,
     )
     return {
         "method": run.method.slug,
@@ -198,12 +207,23 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
 def _plain(params: dict[str, Any]) -> dict[str, Any]:
     """Keep the parameters that JSON can hold; the rest are steps listed by name."""
     simple = (bool, int, float, str, list, tuple, dict, type(None))
-    return {
-        name: list(value) if isinstance(value, tuple) else value
+    kept = {
+        name: value
         for name, value in sorted(params.items())
         if isinstance(value, simple)
         and value == value  # scikit-learn's error_score is NaN
-        and name not in ("estimator__steps", "progress")
+        and name != "estimator__steps"
+        and name.split("__")[-1] != "progress"
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(kept))  # lists for tuples, all deep
+    return plain
+
+
+def _accounting(estimator: Any) -> dict[str, Any]:
+    """Tell what became of each article, and what it took."""
+    return {
+        "articles": dict(Counter(answer.verdict for answer in estimator.answers_)),
+        "usage": dataclasses.asdict(estimator.usage_),
     }
 
 

@@ -113,6 +113,11 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         """Class ids: the places of the verbalizers."""
         return np.arange(len(self.verbalizers))
 
+    @property
+    def words(self) -> list[str]:
+        """Verbalizers of all classes as they follow a prompt, space included."""
+        return [self._space + word for words in self._groups() for word in words]
+
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
@@ -204,7 +209,7 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         groups = self._groups()
         found = word_scores(
             prompts,
-            [self._space + word for words in groups for word in words],
+            self.words,
             model=self.model,
             batch_tokens=self.batch_tokens,
             device=self.device,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import DatasetDict, concatenate_datasets
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 
-from chapterlib import methods, records, runs
+from chapterlib import methods, rates, records, runs
+from chapterlib.fewshot import FewShotScorer, NeighborVote
+from chapterlib.scoring import LabelScorer
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +31,8 @@ def small(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_plan_fits_the_data(tiny_news: DatasetDict) -> None:
-    listed = [str(run) for run in runs.plan(tiny_news)]
+    learned = ["majority", "tfidf", "probe"]
+    listed = [str(run) for run in runs.plan(tiny_news, learned)]
     assert listed == [
         *(f"{slug}, 5 a class, seed {s}" for slug in ("tfidf", "probe") for s in "012"),
         "majority, all rows, seed 0",
@@ -32,12 +40,21 @@ def test_the_plan_fits_the_data(tiny_news: DatasetDict) -> None:
         "probe, all rows, seed 0",
     ]
     assert len(runs.plan(tiny_news, ["majority"])) == 1
+    (zero,) = runs.plan(tiny_news, ["zero-shot"])
+    assert str(zero) == "zero-shot, no rows, seed 0"
+    every = runs.plan(tiny_news)
+    assert str(every[0]) == str(zero)
+    assert {run.method.slug for run in every} <= {m.slug for m in methods.METHODS}
+    assert len({(run.method.slug, run.per_class, run.seed) for run in every}) == len(
+        every
+    )
     with pytest.raises(ValueError, match="no method nonsense: there are majority"):
         runs.plan(tiny_news, ["nonsense"])
 
 
 def test_records_hold_what_was_predicted(small: Path, tiny_news: DatasetDict) -> None:
-    written = runs.measure_all(tiny_news, small)
+    learned = ["majority", "tfidf", "probe"]
+    written = runs.measure_all(tiny_news, small, only=learned)
     assert len(written) == 9
     found = records.read(small)
     for record in found:
@@ -82,8 +99,97 @@ def test_another_model_is_another_run(
     assert not runs.is_current(run, tiny_news, known)
 
 
+def _only(**changes: Any) -> runs.Run:
+    """A run of a method of its own, on five rows a class."""
+    options = {"slug": "own", "title": "Own", "make": lambda seed: LabelScorer()}
+    return runs.Run(methods.Method(**{**options, **changes}), 5, 0)
+
+
+# Few rows fit into what the tiny model reads: 256 tokens.
+TINY = LabelScorer(
+    template="{text}:",
+    max_length=4,
+    verbalizers=("team", "a", "of", "match"),
+    progress=False,
+)
+
+
+def test_a_method_that_sees_no_rows_says_so(
+    small: Path, tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = methods.Method(
+        "own",
+        "Own",
+        lambda seed: clone(TINY),
+        uses_model=True,
+        scores=True,
+        budgets=(0,),
+    )
+    monkeypatch.setattr(runs, "METHODS", (method,))
+    (file,) = runs.measure_all(tiny_news, small)
+    (record,) = records.read(small)
+    assert file.name.endswith("-own-0-s0.json")
+    assert record.data.labels_used == record.data.n_train == 0
+    assert record.data.train_fingerprint is None
+    assert record.params["verbalizers"] == ["team", "a", "of", "match"]
+    assert record.predict_seconds > 0
+    assert runs.measure_all(tiny_news, small) == []
+
+
+def test_scores_are_timed_without_the_cache(
+    tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "scoring_rate", lambda *_: 0.5)
+    vote = _only(
+        make=lambda seed: NeighborVote(clone(TINY), k=2), embeds=True, scores=True
+    )
+    record = runs.execute(vote, tiny_news, rate=0.25)
+    assert record.predict_seconds == pytest.approx(16 / 0.5 + 16 / 0.25)
+    assert record.fit_seconds > 20 / 0.25
+    few = _only(make=lambda seed: FewShotScorer(clone(TINY)), scores=True)
+    record = runs.execute(few, tiny_news, rate=0.25)
+    assert record.predict_seconds == pytest.approx(16 / 0.5)
+    assert record.fit_seconds < 20 / 0.25
+
+
+def test_the_speed_of_scoring_is_measured(tiny_news: DatasetDict) -> None:
+    texts = list(tiny_news["test"]["text"])
+    assert rates.scoring_rate(TINY, texts) > 0
+    few = FewShotScorer(clone(TINY)).fit(texts[:2], [0, 1])
+    assert rates.scoring_rate(few, texts) > 0
+
+
+class Asked(DummyClassifier):
+    """A classifier that keeps account of its answers, as `PromptClassifier` does."""
+
+    def predict(self, X: Any) -> Any:
+        verdicts = ["parsed"] * (len(X) - 1) + ["refused"]
+        self.answers_ = [SimpleNamespace(verdict=verdict) for verdict in verdicts]
+        self.usage_ = Usage(requests=3)
+        return np.array([0] * (len(X) - 1) + [-1])
+
+
+@dataclass(frozen=True)
+class Usage:
+    requests: int
+
+
+def test_what_became_of_each_article_is_recorded(
+    small: Path, tiny_news: DatasetDict
+) -> None:
+    asked = _only(make=lambda seed: Asked(), asks=True)
+    record = runs.execute(asked, tiny_news)
+    assert record.params["found"] == {
+        "articles": {"parsed": 15, "refused": 1},
+        "usage": {"requests": 3},
+    }
+    assert record.metrics.answered == 15
+    assert record.size_bytes is None
+    assert runs.is_current(asked, tiny_news, [record])  # it is no part of the settings
+
+
 def test_embedding_time_is_reckoned(tiny_news: DatasetDict) -> None:
-    assert runs.embedding_rate(tiny_news) > 0
+    assert rates.embedding_rate(tiny_news) > 0
     run = runs.plan(tiny_news, ["probe"])[-1]
     record = runs.execute(run, tiny_news, rate=0.5)
     assert record.fit_seconds > 24 / 0.5
