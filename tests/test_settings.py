@@ -34,6 +34,10 @@ def test_defaults(monkeypatch):
     assert settings.cache.is_absolute()
     assert "chapterlib" in settings.cache.parts
     assert settings.hf_token is settings.openai_api_key is None
+    assert settings.llm_provider is settings.llm_model is settings.llm_base_url is None
+    assert settings.budget_tokens is settings.budget_usd is None
+    assert settings.price_prompt is settings.price_completion is None
+    assert settings.requests_per_second is None
 
 
 def test_environment_is_read_anew_at_each_call(monkeypatch):
@@ -78,12 +82,40 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("TIER", "tpu"), ("SEED", "-1"), ("DTYPE", "int8")]
+    ("name", "value"),
+    [
+        ("TIER", "tpu"),
+        ("SEED", "-1"),
+        ("DTYPE", "int8"),
+        ("LLM_PROVIDER", "pigeon"),
+        ("LLM_BASE_URL", "127.0.0.1:8000/v1"),
+        ("REQUESTS_PER_SECOND", "0"),
+        ("BUDGET_TOKENS", "-1"),
+        ("BUDGET_USD", "a lot"),
+        ("PRICE_PROMPT", "-0.1"),
+        ("PRICE_COMPLETION", "$1"),
+    ],
 )
 def test_a_bad_value_is_refused_by_name(monkeypatch, name, value):
     monkeypatch.setenv(f"CHAPTERLIB_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         get_settings()
+
+
+def test_the_chat_model_is_a_setting(dotenv_in, monkeypatch):
+    dotenv_in(
+        "CHAPTERLIB_LLM_PROVIDER=openai\nCHAPTERLIB_LLM_MODEL=a/model:free\n"
+        "CHAPTERLIB_LLM_BASE_URL=http://127.0.0.1:8000/v1\n"
+        "CHAPTERLIB_REQUESTS_PER_SECOND=0.5\nCHAPTERLIB_BUDGET_TOKENS=100000\n"
+        "CHAPTERLIB_BUDGET_USD=0.25\nCHAPTERLIB_PRICE_PROMPT=0.88\n"
+        "CHAPTERLIB_PRICE_COMPLETION=0.88\n"
+    )
+    found = get_settings()
+    assert (found.llm_provider, found.llm_model) == ("openai", "a/model:free")
+    assert found.llm_base_url == "http://127.0.0.1:8000/v1"
+    assert (found.requests_per_second, found.budget_tokens) == (0.5, 100_000)
+    assert (found.budget_usd, found.price_prompt) == (0.25, 0.88)
+    assert found.price_completion == 0.88
 
 
 def test_settings_are_frozen():
