@@ -157,7 +157,7 @@ def weight_bytes(model: PreTrainedModel | torch.nn.Module) -> int:
     int
         Every parameter once, however many modules share it; for 4-bit weights also
         their scales and tables, which ``get_memory_footprint`` leaves out.
-        `costs.ModelSize` predicts the same number without the weights.
+        `costs.memory` predicts the same number without the weights.
     """
     sizes: dict[int, int] = {}
     for parameter in model.parameters():
