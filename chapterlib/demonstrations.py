@@ -12,7 +12,7 @@ from langchain_core.example_selectors import BaseExampleSelector
 from transformers import PreTrainedTokenizerBase
 
 from chapterlib.embeddings import embed
-from chapterlib.rows import LABEL_NAMES
+from chapterlib.labels import LABELS, label_to_id
 
 
 class Example(NamedTuple):
@@ -28,8 +28,8 @@ def as_example(given: Any) -> Example:
     Parameters
     ----------
     given : mapping or object
-        With "text" and "label" as keys or attributes; the label is a class id or one
-        of the names of AG News.
+        With "text" and "label" as keys or attributes; the label is a class id or a
+        spelling that `label_to_id` knows.
 
     Raises
     ------
@@ -40,12 +40,12 @@ def as_example(given: Any) -> Example:
         text, label = given.get("text"), given.get("label")
     else:
         text, label = getattr(given, "text", None), getattr(given, "label", None)
-    if isinstance(label, str) and label in LABEL_NAMES:
-        label = LABEL_NAMES.index(label)
+    if isinstance(label, str):
+        label = label_to_id(label)
     if not isinstance(text, str) or not isinstance(label, int | np.integer):
         raise ValueError(
             f"the demonstration {given!r} lacks a 'text', or a 'label' that is a class "
-            f"id or one of {', '.join(LABEL_NAMES)}"
+            f"id or one of {', '.join(LABELS)}"
         )
     return Example(text, int(label))
 

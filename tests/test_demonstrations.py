@@ -19,6 +19,7 @@ from chapterlib.demonstrations import (
     as_example,
     read_ahead,
 )
+from chapterlib.prompts import Demonstration
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,7 @@ class Pair(NamedTuple):
         {"text": "a", "label": 3},
         {"text": "a", "label": "Sci/Tech", "source": "elsewhere"},
         {"text": "a", "label": np.int64(3)},
+        Demonstration("a", "science/technology"),
         Pair("a", 3),
     ],
 )
