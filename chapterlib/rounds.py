@@ -1,0 +1,185 @@
+"""All articles of one prediction: what is under way, answered, failed or left."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+
+from tqdm.auto import tqdm
+
+from chapterlib.asking import Asker, Outcome
+from chapterlib.budget import BudgetExceeded, Call, Closed
+from chapterlib.parsers import Answer
+
+# Failed requests in a row, without one reply, after which no more are sent.
+GIVE_UP_AFTER = 20
+
+
+class Round:
+    """Send articles in batches, several requests at once, then what is left singly.
+
+    Threads, not asyncio, wait for the replies: notebooks already run an event loop.
+
+    Parameters
+    ----------
+    asker : Asker
+    texts : sequence of str, length n
+        Distinct: what is asked twice is paid for twice.
+    batch_size, max_concurrency : int
+        Articles a request, and requests at once.
+    progress : bool
+        Whether to show a bar where there is a terminal or notebook.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 10,
+        max_concurrency: int = 8,
+        progress: bool = True,
+    ) -> None:
+        self.asker, self.texts = asker, texts
+        self.batch_size = batch_size
+        self.max_concurrency = max_concurrency
+        self.progress = progress
+        self.answers: list[Answer | None] = [None] * len(texts)
+        self.asked: dict[Future[Outcome], tuple[list[int], bool]] = {}
+        self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self.in_a_row = 0
+        self.failed: dict[int, str] = {}
+        self.broken: dict[int, tuple[Call, set[int]]] = {}
+        self.stop: BaseException | None = None
+        self.given_up: str | None = None
+
+    def run(self) -> list[Answer]:
+        """Ask about each text, and account for each.
+
+        Returns
+        -------
+        list of Answer, length n
+            In order; `article` counts from 1.
+
+        Raises
+        ------
+        BudgetExceeded
+            Before the request that might pass the budget; it carries the answers.
+        LLMError
+            If no request can succeed: a wrong key, an unknown model.
+
+        Warns
+        -----
+        RuntimeWarning
+            If articles have no answer because their requests failed.
+        """
+        size, n = self.batch_size, len(self.texts)
+        hide = None if self.progress else True
+        pool = ThreadPoolExecutor(self.max_concurrency, "asking")
+        with tqdm(total=n, desc="Articles", disable=hide) as bar:
+            try:
+                for start in range(0, n, size):
+                    self._send(pool, list(range(start, min(start + size, n))))
+                while self.asked:
+                    self._take(pool, self.done.get(), bar)
+            finally:
+                # After an interrupt too: what is under way is paid for, so its reply
+                # is awaited and kept, but nothing more is sent.
+                self.asker.meter.close()
+                pool.shutdown(wait=True, cancel_futures=True)
+        return self._finish()
+
+    def _send(
+        self,
+        pool: ThreadPoolExecutor,
+        rows: list[int],
+        last: bool = False,
+        remind: bool = False,
+    ) -> None:
+        texts = [self.texts[row] for row in rows]
+        future = pool.submit(self.asker.request, texts, remind)
+        self.asked[future] = rows, last
+        future.add_done_callback(self.done.put)
+
+    def _take(
+        self, pool: ThreadPoolExecutor, future: Future[Outcome], bar: tqdm
+    ) -> None:
+        rows, last = self.asked.pop(future)
+        if future.cancelled():
+            return
+        if error := future.exception():
+            if self.stop is None and not isinstance(error, Closed):
+                self.stop = error
+                self._cancel()
+            return
+        outcome = future.result()
+        self._watch(outcome)
+        if outcome.failure is not None and len(rows) > 1:
+            batch = outcome.call, set(rows)
+            self.broken.update(dict.fromkeys(rows, batch))
+        elif outcome.failure is None and last:
+            self._mend(rows[0])
+        for i, row in enumerate(rows):
+            if outcome.failure is None:
+                self.failed.pop(row, None)
+                answer = outcome.answers[i].model_copy(update={"article": row + 1})
+                self.answers[row] = answer
+                again = not last and answer.verdict != "parsed"
+            else:
+                self.failed[row] = outcome.failure
+                again = not last
+            if again and self.stop is None and self.given_up is None:
+                remind = len(rows) == 1 and outcome.failure is None
+                self._send(pool, [row], last=True, remind=remind)
+            else:
+                bar.update()
+
+    def _mend(self, row: int) -> None:
+        """Strike a lone article's reply off what its failed batch still lacks."""
+        call, lacking = self.broken.pop(row, (None, set()))
+        lacking.discard(row)
+        if call is not None and not lacking:
+            self.asker.settle(call)
+
+    def _watch(self, outcome: Outcome) -> None:
+        """Give up when nothing comes back any more: each try may take minutes."""
+        self.in_a_row = 0 if outcome.failure is None else self.in_a_row + 1
+        limit = max(GIVE_UP_AFTER, 2 * self.max_concurrency)
+        if self.in_a_row >= limit and self.given_up is None:
+            self.given_up = outcome.failure
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self.asker.meter.close()
+        for future in list(self.asked):
+            future.cancel()
+
+    def _finish(self) -> list[Answer]:
+        why = "not asked"
+        if self.given_up is not None:
+            why = f"not asked, for the requests before failed ({self.given_up})"
+        answers = [
+            answer or _missing(row, self.failed.get(row, why))
+            for row, answer in enumerate(self.answers)
+        ]
+        if isinstance(self.stop, BudgetExceeded):
+            self.stop.answers = answers
+        if self.stop is not None:
+            raise self.stop
+        unanswered = sum(answer is None for answer in self.answers)
+        if unanswered:
+            reason = self.given_up or next(iter(self.failed.values()))
+            warnings.warn(
+                f"{unanswered:,} of {len(answers):,} articles have no answer because "
+                f"their requests failed ({reason}). Run this again: with a reply "
+                "cache, only what has no reply is asked for.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return answers
+
+
+def _missing(row: int, why: str) -> Answer:
+    return Answer(article=row + 1, label=None, verdict="missing", said=why)
