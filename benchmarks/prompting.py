@@ -141,7 +141,10 @@ def main() -> None:
             measured = measure(texts, url, options)
         for name, (speed, answered) in measured.items():
             if faulty:
-                print(f"{name:6} {answered / len(texts):8.2%} answered")
+                print(
+                    f"{name:6} {answered:,} of {len(texts):,} articles answered "
+                    f"({answered / len(texts):.2%}) with {faulty:.0%} faulty replies"
+                )
             else:
                 ratio = speed / measured["plain"][0]
                 print(f"{name:6} {speed:8.1f} articles/s {ratio:7.1f} times")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.caches import BaseCache
@@ -117,20 +117,39 @@ def metered(llm: Runnable, meter: Meter) -> Runnable | None:
         if llm.cache in (None, True):
             inner = get_llm_cache()
         return llm.model_copy(update={"cache": MeteredCache(inner, meter)})
-    bound = getattr(llm, "bound", None)
-    if isinstance(llm, RunnableSerializable) and isinstance(bound, Runnable):
-        copy = metered(bound, meter)
-        return None if copy is None else llm.model_copy(update={"bound": copy})
-    return None
+    bound = _bound(llm)
+    copy = metered(bound, meter) if isinstance(bound, Runnable) else None
+    return None if copy is None else llm.model_copy(update={"bound": copy})  # type: ignore[attr-defined]
 
 
 def chat_model_in(llm: Runnable) -> BaseChatModel | None:
     """Find the chat model under bound arguments, retries and the like."""
-    while not isinstance(llm, BaseChatModel):
-        llm = getattr(llm, "bound", None)  # type: ignore[assignment]
-        if llm is None:
-            return None
-    return llm
+    *_, last = _layers(llm)
+    return last if isinstance(last, BaseChatModel) else None
+
+
+def longest_reply(llm: Runnable) -> int | None:
+    """Tokens that a reply may have, by bound arguments or the model's own field."""
+    for layer in _layers(llm):
+        bound = getattr(layer, "kwargs", None) or {}
+        limit = bound.get("max_tokens") or getattr(layer, "max_tokens", None)
+        if limit is not None:
+            return int(limit)
+    return None
+
+
+def _layers(llm: Runnable) -> Iterator[Runnable]:
+    """Yield a runnable and what it is wrapped around, the innermost last."""
+    layer: Any = llm
+    while isinstance(layer, Runnable):
+        yield layer
+        layer = None if isinstance(layer, BaseChatModel) else _bound(layer)
+
+
+def _bound(llm: Runnable) -> Any:
+    return (
+        getattr(llm, "bound", None) if isinstance(llm, RunnableSerializable) else None
+    )
 
 
 def _finish_reason(generations: Sequence[Generation]) -> str | None:

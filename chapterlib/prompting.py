@@ -16,7 +16,7 @@ from chapterlib.accounts import accounting, answers_to_dataset, label_ids
 from chapterlib.asking import Asker
 from chapterlib.budget import BudgetExceeded, Meter, Usage
 from chapterlib.data import LABEL_NAMES
-from chapterlib.metered import chat_model_in
+from chapterlib.metered import longest_reply
 from chapterlib.parsers import Answer
 from chapterlib.rounds import Round
 from chapterlib.settings import get_settings
@@ -53,6 +53,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     constrained : bool
         Whether the server shall hold the reply to the JSON schema of the answers,
         which llama.cpp, vLLM, OpenAI and Together can.
+    max_tokens : int, optional
+        The longest reply, by default what the model was made with. A label takes some
+        20 tokens; a model that rambles is stopped here.
     budget_tokens, budget_usd : optional
         What one call of `predict` may use at most; cached replies cost nothing. By
         default the settings of these names.
@@ -94,6 +97,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 10,
         max_concurrency: int = 8,
         constrained: bool = False,
+        max_tokens: int | None = None,
         budget_tokens: int | None = None,
         budget_usd: float | None = None,
         price_prompt: float | None = None,
@@ -105,6 +109,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
         self.constrained = constrained
+        self.max_tokens = max_tokens
         self.budget_tokens = budget_tokens
         self.budget_usd = budget_usd
         self.price_prompt = price_prompt
@@ -161,6 +166,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         llm = self.llm
         if llm is None or isinstance(llm, str):
             llm = llms.chat_model(llm)
+        if self.max_tokens is not None:
+            llm = llm.bind(max_tokens=self.max_tokens)
         meter = self._meter(llm)
         prompt = self.prompt or prompts.zero_shot()
         asking = Round(
@@ -220,7 +227,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             tokens=settings.budget_tokens if tokens is None else tokens,
             usd=settings.budget_usd if usd is None else usd,
             prices=prices,
-            max_tokens=getattr(chat_model_in(llm), "max_tokens", None),
+            max_tokens=longest_reply(llm),
         )
 
 

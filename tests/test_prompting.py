@@ -23,13 +23,17 @@ from fault_replies import REPLY_FAULTS
 from fault_server import FAULTS, FaultServer, Messages, read_articles
 from langchain_core.caches import BaseCache, InMemoryCache
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import Generation
 from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import cross_val_score
 
 from chapterlib import llms, prompting
 from chapterlib.asking import REMINDER
+from chapterlib.budget import Meter
 from chapterlib.data import LABEL_NAMES
+from chapterlib.metered import MeteredCache, longest_reply
 from chapterlib.parsers import results_schema
 from chapterlib.prompting import (
     Answer,
@@ -226,6 +230,19 @@ def test_bound_arguments_and_retries_stay_around_the_model() -> None:
             assert schema == results_schema(n)
 
 
+def test_the_longest_reply_may_be_set() -> None:
+    with FaultServer(label_of) as server:
+        asked = classifier(server, max_tokens=77)
+        asked.predict(FEW[:1])
+        body = server.requests[0].body
+        assert {body.get("max_tokens"), body.get("max_completion_tokens")} == {None, 77}
+        asked.set_params(budget_tokens=76)
+        with pytest.raises(BudgetExceeded, match="may take up to"):
+            asked.predict(FEW[1:2])
+        asked.set_params(llm=asked.llm.bind(max_tokens=5), max_tokens=None)
+        assert longest_reply(asked.llm) == 5
+
+
 # --- interrupted, and run again ---
 
 RUN = """
@@ -367,6 +384,16 @@ def test_a_wrong_key_is_an_error_at_once(caplog: pytest.LogCaptureFixture) -> No
     assert KEY not in caplog.text
 
 
+def test_another_ones_client_does_not_tell_the_key_either() -> None:
+    with FaultServer(label_of, key="right") as server:
+        llm = ChatOpenAI(model="m", api_key=KEY, base_url=server.base_url)
+        with pytest.raises(llms.LLMError, match="401") as caught:
+            PromptClassifier(llm, progress=False).predict(FEW)
+        assert caught.value.fatal
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+        assert len(server.requests) == 0
+
+
 def test_a_server_that_is_down_is_not_asked_for_ever() -> None:
     texts = [f"Item {i}" for i in range(1000)]
     with FaultServer(label_of, {"500": 1.0}) as server:
@@ -415,6 +442,23 @@ def test_a_cache_that_fails_loses_no_reply() -> None:
         with pytest.raises(OSError, match="the disk is gone"):
             PromptClassifier(llm, progress=False).predict(FEW)
         assert len(server.requests) == sent
+
+
+def test_outside_of_a_prediction_the_cache_is_a_cache() -> None:
+    inner = InMemoryCache()
+    cache = MeteredCache(inner, Meter())
+    cache.update("prompt", "model", [Generation(text="reply")])
+    assert cache.lookup("prompt", "model") == [Generation(text="reply")]
+    assert cache.lookup("prompt", "other") is None
+    cache.clear()
+    assert cache.lookup("prompt", "model") is None
+    none = MeteredCache(None, Meter())
+    none.update("prompt", "model", [Generation(text="reply")])
+    none.clear()
+    assert none.lookup("prompt", "model") is None
+    broken = MeteredCache(Broken(reads=False), Meter())
+    with pytest.raises(OSError, match="gone"):
+        broken.lookup("prompt", "model")
 
 
 def test_the_cache_of_all_models_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
