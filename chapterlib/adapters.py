@@ -49,17 +49,16 @@ def load_base(
     LoadedModel
         The head is in float32, so that its logits are not rounded.
     """
-    options: dict[str, Any] = {}
-    if method == "qlora":
-        from chapterlib.quantization import quantization_config
-
-        options["quantization_config"] = quantization_config(dtype)
-        options["device_map"] = {"": device}
     kept = torch.float32 if method == "full" else dtype
     tokenizer, network = models.load(
-        "classify", model, labels=tuple(labels), device=device, dtype=kept, seed=seed,
-        **options,
-    )  # fmt: skip
+        "classify",
+        model,
+        labels=tuple(labels),
+        device=device,
+        dtype=kept,
+        seed=seed,
+        quantization="nf4" if method == "qlora" else None,
+    )
     tokenizer.padding_side = "right"  # positions then start at the text
     network.config.use_cache = False
     network.requires_grad_(False)

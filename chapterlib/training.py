@@ -226,6 +226,5 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
-        return np.asarray(
-            self.classes_[self.decision_function(texts).argmax(1)], np.int64
-        )
+        best = self.decision_function(texts).argmax(1)
+        return np.asarray(self.classes_[best], np.int64)
