@@ -123,8 +123,6 @@ class _Careful(BaseChatOpenAI):
             if result.generations:
                 return result
             trouble = no_completion(ValueError("no choices"), self.endpoint)
-        except CONTENT:
-            raise
         except Exception as error:
             trouble = no_completion(error, self.endpoint)
         raise trouble

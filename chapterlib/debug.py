@@ -131,7 +131,21 @@ class _Listener(BaseCallbackHandler):
         run_id: UUID,
         **kwargs: Any,
     ) -> None:
-        prompt = [(m.type, str(m.text)) for batch in messages for m in batch]
+        self._begin(
+            run_id, [(m.type, str(m.text)) for batch in messages for m in batch]
+        )
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: Sequence[str],
+        *,
+        run_id: UUID,
+        **kwargs: Any,
+    ) -> None:
+        self._begin(run_id, [("text", prompt) for prompt in prompts])
+
+    def _begin(self, run_id: UUID, prompt: list[tuple[str, str]]) -> None:
         self.exchanges[run_id] = Exchange(prompt)
         self._began[run_id] = time.perf_counter()
 
@@ -140,6 +154,9 @@ class _Listener(BaseCallbackHandler):
         exchange.seconds = time.perf_counter() - self._began[run_id]
         message = message_of(response)
         if message is None:
+            exchange.reply = "".join(
+                g.text for one in response.generations for g in one
+            )
             return
         refusal = message.additional_kwargs.get("refusal")
         exchange.reply = str(message.text) or str(refusal or "")
@@ -150,9 +167,8 @@ class _Listener(BaseCallbackHandler):
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, **kwargs: Any
     ) -> None:
-        exchange = self.exchanges.get(run_id)
-        if exchange is not None:
-            exchange.seconds = time.perf_counter() - self._began[run_id]
+        exchange = self.exchanges[run_id]
+        exchange.seconds = time.perf_counter() - self._began[run_id]
 
 
 def _tokens(exchange: Exchange) -> str:

@@ -80,7 +80,7 @@ def chat_model(
     retries : int
         Requests after the first, where it fails for a reason that may pass. The wait
         doubles each time; what the server asks for (``Retry-After``, up to two
-        minutes) comes first.
+        minutes) comes first. `max_retries` means the same.
     timeout : float, optional
         Seconds for each request; by default 120, and 600 for the local server.
     requests_per_second : float, optional
@@ -132,7 +132,8 @@ def chat_model(
             "temperature": temperature,
             "max_tokens": max_tokens,
             "cache": cache,
-            "retries": retries,
+            # The SDK's own retries would multiply with these.
+            "retries": options.pop("max_retries", retries),
             "max_retries": 0,
             "timeout": TIMEOUTS[chosen] if timeout is None else timeout,
             # Streams would pass by the cache and the retries.

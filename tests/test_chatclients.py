@@ -14,7 +14,7 @@ import pytest
 from fault_http import HTTP_FAULTS
 from fault_server import FaultServer
 from langchain_core.messages import AIMessage
-from openai import APIStatusError
+from openai import APIStatusError, LengthFinishReasonError
 from pydantic import BaseModel, SecretStr
 
 from chapterlib.llmerrors import Endpoint, LLMError, explain, mask, wait_asked_for
@@ -181,6 +181,22 @@ def test_models_that_a_server_does_not_list_are_done_without():
         assert client(server).models() == []
 
 
+def test_models_are_read_from_togethers_list_too(monkeypatch):
+    with FaultServer() as server:
+        real = server._http.RequestHandlerClass._send
+        listed = [
+            {"id": "talks", "type": "chat"},
+            {"id": "paints", "type": "image"},
+            {"id": "talks too"},
+        ]
+
+        def plain(handler, status, body, **more):
+            real(handler, status, listed)
+
+        monkeypatch.setattr(server._http.RequestHandlerClass, "_send", plain)
+        assert client(server, "together").models() == ["talks", "talks too"]
+
+
 def test_a_server_that_is_not_there_is_named():
     with FaultServer() as server:
         pass
@@ -199,6 +215,14 @@ def test_a_choice_of_none_is_no_completion(monkeypatch):
         monkeypatch.setattr(server._http.RequestHandlerClass, "_send", empty)
         with pytest.raises(LLMError, match="no completion"):
             client(server).invoke(PROMPT)
+
+
+def test_a_reply_cut_off_where_a_schema_was_asked_for_is_the_callers_to_see():
+    with FaultServer(faults={"cut-off": 1.0}) as server:
+        llm = client(server).with_structured_output(Topic, method="json_schema")
+        with pytest.raises(LengthFinishReasonError):
+            llm.invoke(PROMPT)
+        assert len(server.requests) == 1
 
 
 def test_a_bug_of_the_caller_is_not_called_the_services():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer
 from langchain_core.caches import InMemoryCache
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.output_parsers import PydanticOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
@@ -186,6 +186,8 @@ def test_the_rate_of_the_settings_is_kept_to(monkeypatch, server):
 
 def test_options_reach_the_client(server):
     assert of(server, top_p=0.5).top_p == 0.5
+    llm = of(server, max_retries=7)
+    assert (llm.retries, llm.root_client.max_retries) == (7, 0)
 
 
 def test_local_is_spoken_to_by_the_same_client(server, monkeypatch):
@@ -239,9 +241,10 @@ def test_tokens_are_counted_once_and_not_for_cached_replies(server):
 def test_failures_and_models_without_counts_are_counted():
     counter = TokenCounter()
     FakeListChatModel(responses=["a"]).invoke("b", {"callbacks": [counter]})
+    FakeListLLM(responses=["a"]).invoke("b", {"callbacks": [counter]})
     with FaultServer(faults={"500": 1.0}) as server, pytest.raises(LLMError):
         of(server, retries=0).invoke(PROMPT, {"callbacks": [counter]})
-    assert (counter.usage.requests, counter.usage.failed) == (2, 1)
+    assert (counter.usage.requests, counter.usage.failed) == (3, 1)
     assert counter.usage.tokens == 0
 
 
@@ -295,6 +298,12 @@ def test_debugging_shows_a_request_that_failed_and_no_key(monkeypatch):
 def test_debugging_shows_what_was_cut_off():
     with FaultServer(faults={"cut-off": 1.0}) as server:
         assert "cut off at max_tokens" in str(debug_llm(of(server), PROMPT))
+
+
+def test_debugging_shows_models_that_do_not_chat():
+    found = debug_llm(FakeListLLM(responses=["World"]), PROMPT)
+    assert found.output == found.exchanges[0].reply == "World"
+    assert found.exchanges[0].prompt == [("text", PROMPT)]
 
 
 def test_debugging_a_template_that_fails_shows_why():
