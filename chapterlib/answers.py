@@ -146,8 +146,8 @@ def _entries(value: Any) -> Iterator[tuple[int | None, Any]]:
         if number is None:
             yield from _entries(item)
         elif isinstance(item, dict):
-            for _, label in _entries(item):
-                yield from _each(number, label)
+            for inner, label in _entries(item):
+                yield from _each(number if inner is None else inner, label)
         else:
             yield from _each(number, item)
 
