@@ -14,7 +14,9 @@ MAX_DEPTH = 40
 
 # A bracket in prose is taken for JSON only if what follows could be JSON.
 START = re.compile(
-    r"""\{\s*(?:["'“}]|-?\d|/[/*]|\w{1,40}\s*:)|\[\s*(?:["'“\]\[{]|-?\d|/[/*])"""
+    r"""\{\s*(?:["'“}]|-?\d|/[/*]|\w{1,40}\s*:)
+    |\[\s*(?:["'“\]\[{]|-?\d|/[/*]|(?:null|true|false|NaN|-?Infinity)\s*[,\]])""",
+    re.VERBOSE,
 )
 OUTSIDE = re.compile(r"""[\]\[{},"]|(?<=[{\[,:])\s*'""")
 CLOSERS = {"{": "}", "[": "]"}
