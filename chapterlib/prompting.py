@@ -164,11 +164,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
         distinct = {text: i for i, text in enumerate(dict.fromkeys(rows))}
         llm = self.llm
+        free = False
         if llm is None or isinstance(llm, str):
+            free = (llm or llms.choose_provider()) == "local"
             llm = llms.chat_model(llm)
         if self.max_tokens is not None:
             llm = llm.bind(max_tokens=self.max_tokens)
-        meter = self._meter(llm)
+        meter = self._meter(llm, free)
         prompt = self.prompt or prompts.zero_shot()
         asking = Round(
             Asker(llm, prompt, meter, constrained=self.constrained),
@@ -214,13 +216,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         # and a copy of them would be of no use.
         return type(self)(**self.get_params(deep=False))
 
-    def _meter(self, llm: Runnable) -> Meter:
+    def _meter(self, llm: Runnable, free: bool) -> Meter:
         settings = get_settings()
         tokens, usd = self.budget_tokens, self.budget_usd
         prompt, completion = self.price_prompt, self.price_completion
         if prompt is None and completion is None:
             prompt, completion = settings.price_prompt, settings.price_completion
-        prices = None
+        prices = (0.0, 0.0) if free else None
         if prompt is not None and completion is not None:
             prices = prompt, completion
         return Meter(

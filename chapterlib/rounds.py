@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from chapterlib.asking import Asker, Outcome
 from chapterlib.budget import BudgetExceeded, Call, Closed
+from chapterlib.calls import status_of
 from chapterlib.parsers import Answer
 
 # Failed requests in a row, without one reply, after which no more are sent.
@@ -145,7 +146,11 @@ class Round:
 
     def _watch(self, outcome: Outcome) -> None:
         """Give up when nothing comes back any more: each try may take minutes."""
-        self.in_a_row = 0 if outcome.failure is None else self.in_a_row + 1
+        status = status_of(outcome.call.error)
+        # A request that was refused for what it is (too long, say) came back.
+        refused = status in range(400, 429) and status != 408
+        alive = outcome.failure is None or refused
+        self.in_a_row = 0 if alive else self.in_a_row + 1
         limit = max(GIVE_UP_AFTER, 2 * self.max_concurrency)
         if self.in_a_row >= limit and self.given_up is None:
             self.given_up = outcome.failure

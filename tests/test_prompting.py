@@ -350,6 +350,11 @@ def test_a_budget_stops_before_the_call_that_would_pass_it() -> None:
         assert done > 0
         assert names(answers) == [label_of(t) for t in FEW]
         assert len(server.requests) == 25
+        # A budget of nothing is enough for what is cached.
+        asked.set_params(budget_tokens=0)
+        assert asked.predict_answers(FEW) == answers
+        with pytest.raises(BudgetExceeded):
+            asked.predict(["Item 99"])
 
 
 def test_a_budget_in_dollars_needs_prices() -> None:
@@ -406,6 +411,33 @@ def test_a_server_that_is_down_is_not_asked_for_ever() -> None:
         assert asked.usage_.failed == len(server.requests)
         server.faults = {}
         assert names(asked.predict_answers(texts)) == [label_of(t) for t in texts]
+
+
+def test_what_costs_nothing_needs_no_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAPTERLIB_BUDGET_USD", "0.01")
+    with FaultServer(label_of) as server:
+        llm = chat(server)
+        monkeypatch.setattr(llms, "chat_model", lambda _: llm)
+        asked = PromptClassifier("local", progress=False)
+        assert asked.predict(FEW[:2]).tolist() == [0, 1]
+        assert asked.usage_.usd == 0
+
+
+def test_requests_refused_for_what_they_are_stop_no_other() -> None:
+    texts = [f"Item {i}: {'too long' if i < 50 else 'short'}" for i in range(60)]
+
+    def reply(messages: list[BaseMessage]) -> str:
+        said = [{"content": messages[-1].content}]
+        if "too long" in said[0]["content"]:
+            raise llms.LLMError("maximum context length is 10", status=400)
+        told = enumerate(read_articles(said), start=1)
+        return listed(*((i, label_of(text)) for i, text in told))
+
+    asked = PromptClassifier(RunnableLambda(reply), progress=False, max_concurrency=1)
+    with pytest.warns(RuntimeWarning, match="50 of 60 .*maximum context length"):
+        answers = asked.predict_answers(texts)
+    assert names(answers) == [None] * 50 + [label_of(t) for t in texts[50:]]
+    assert asked.usage_.failed == 5 + 50
 
 
 def test_a_text_that_cannot_be_sent_harms_no_other() -> None:
