@@ -90,6 +90,7 @@ def fit(
         finally:
             if prefix is not None:
                 prefix.remove()
+        trainer.accelerator.wait_for_everyone()  # another may still read the best one
         if is_main():
             shutil.rmtree(folder, ignore_errors=True)
     weights = adapters.trainable(trained)

@@ -219,6 +219,7 @@ def make_trainer(
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type == "cuda",
         ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if device.type == "cpu" and processes > 1 else None,
         seed=options["seed"],
         data_seed=options["seed"],
         report_to="none",

@@ -228,3 +228,9 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         """Most probable class id of each text: shape [n]."""
         best = self.decision_function(texts).argmax(1)
         return np.asarray(self.classes_[best], np.int64)
+
+
+if __name__ == "__main__":
+    from chapterlib.traincommand import main
+
+    main()
