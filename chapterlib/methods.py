@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from chapterlib.features import ProbeClassifier
 from chapterlib.fewshot import FewShotScorer, NeighborVote
+from chapterlib.prompting import PromptClassifier
 from chapterlib.scoring import LabelScorer
 
 # Two common words a class; on training rows their mean did better than one.
@@ -76,6 +77,9 @@ class Method:
         None for all there are; by default the budgets of the book's learning curves.
     seeds : int
         Draws at the budgets where several are measured.
+    test_per_class : int, optional
+        Test rows a class that are predicted, for a method that is slow; by default all
+        test rows.
     """
 
     slug: str
@@ -87,6 +91,7 @@ class Method:
     asks: bool = False
     budgets: tuple[int | None, ...] | None = None
     seeds: int = 3
+    test_per_class: int | None = None
 
 
 METHODS = (
@@ -119,6 +124,26 @@ METHODS = (
         uses_model=True,
         scores=True,
         budgets=(0,),
+    ),
+    Method(
+        "prompt",
+        "Zero-shot chat prompt",
+        lambda seed: PromptClassifier("local", max_concurrency=4, max_tokens=272),
+        uses_model=True,
+        asks=True,
+        budgets=(0,),
+        test_per_class=100,
+    ),
+    Method(
+        "prompt-schema",
+        "Zero-shot chat prompt, JSON schema",
+        lambda seed: PromptClassifier(
+            "local", max_concurrency=4, max_tokens=272, constrained=True
+        ),
+        uses_model=True,
+        asks=True,
+        budgets=(0,),
+        test_per_class=100,
     ),
     Method(
         "few-shot-random",

@@ -48,6 +48,13 @@ class Run:
             return ds["train"].select([])
         return data.balanced_sample(ds["train"], self.per_class, seed=self.seed)
 
+    def test_rows(self, ds: DatasetDict) -> Dataset:
+        """Give the test rows of this run: all of them, or as many as fit its time."""
+        per_class = self.method.test_per_class
+        if per_class is None or per_class * len(data.LABEL_NAMES) >= len(ds["test"]):
+            return ds["test"]
+        return data.balanced_sample(ds["test"], per_class)
+
     def __str__(self) -> str:
         budget = {None: "all rows", 0: "no rows"}.get(
             self.per_class, f"{self.per_class} a class"
@@ -108,7 +115,7 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
     ----------
     run : Run
     ds : DatasetDict
-        With the splits "train" and "test"; all test rows are predicted.
+        With the splits "train" and "test".
     rate : float, optional
         Rows a second of embedding, as `embedding_rate` measures it. Hidden states may
         come from the cache, so their time is reckoned at this rate and added. So it
@@ -116,7 +123,8 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
     """
     method, train = run.method, run.train_rows(ds)
     estimator = method.make(run.seed)
-    texts, test = list(ds["test"]["text"]), ds["test"]
+    test = run.test_rows(ds)
+    texts = list(test["text"])
     with records.measure() as fitting:
         estimator.fit(list(train["text"]), list(train["label"]))
     with records.measure() as predicting:
@@ -191,7 +199,7 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     used = records.DataUsed.of(
         data.describe(ds),
         train=train if len(train) else None,
-        test=ds["test"],
+        test=run.test_rows(ds),
         per_class=run.per_class or None,
     )
     return {

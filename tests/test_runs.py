@@ -188,6 +188,16 @@ def test_what_became_of_each_article_is_recorded(
     assert runs.is_current(asked, tiny_news, [record])  # it is no part of the settings
 
 
+def test_a_slow_method_answers_a_sample(small: Path, tiny_news: DatasetDict) -> None:
+    slow = _only(make=lambda seed: DummyClassifier(), test_per_class=2)
+    record = runs.execute(slow, tiny_news)
+    assert record.data.n_test == len(record.predictions) == 8
+    assert runs.is_current(slow, tiny_news, [record])
+    every = _only(make=lambda seed: DummyClassifier(), test_per_class=4)
+    assert runs.execute(every, tiny_news).data.n_test == 16
+    assert not runs.is_current(every, tiny_news, [record])
+
+
 def test_embedding_time_is_reckoned(tiny_news: DatasetDict) -> None:
     assert rates.embedding_rate(tiny_news) > 0
     run = runs.plan(tiny_news, ["probe"])[-1]
