@@ -165,6 +165,20 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in network.named_parameters() if p.requires_grad}
 
 
+def gathered(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Trained weights by name, whole even where their shards lie in other processes.
+
+    Every process of a sharded training has to call it. The names are those of the
+    network before it was sharded.
+    """
+    found = {}
+    for name, parameter in trainable(network).items():
+        # Only where torch.distributed is built in does a parameter have shards.
+        whole = getattr(parameter, "full_tensor", lambda p=parameter: p)()
+        found[name.replace("_checkpoint_wrapped_module.", "")] = whole.detach()
+    return found
+
+
 def plain(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Return the sequence classifier itself, without the wrapper of its adapters."""
     found: Any = network.base_model.model if isinstance(network, PeftModel) else network

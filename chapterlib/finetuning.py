@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock, Timeout
 from sklearn.model_selection import train_test_split
+from transformers import PreTrainedModel
 
 from chapterlib import adapters, heads, models, resilience, trainers
 from chapterlib.collate import Encoder, Rows
@@ -47,15 +48,7 @@ def fit(
         stack.enter_context(quiet())
         if is_main():
             stack.enter_context(_alone(folder))
-        base = adapters.load_base(
-            classifier.method,
-            classifier.model,
-            names_of(classes, classifier.label_names),
-            device=device,
-            dtype=dtype,
-            seed=classifier.seed,
-        )
-        tokenizer, network = base
+        tokenizer, network = base = _base(classifier, classes, device, dtype)
         encoder = make_encoder(classifier, base)
         ids, cut = encoder(texts), encoder.cut
         train, held_out = _split(classifier, ids, targets)
@@ -65,16 +58,7 @@ def fit(
                 heads.probe_head(
                     network, train.ids, train.labels or [], seed=classifier.seed
                 )
-            trained = adapters.make_trainable(
-                classifier.method,
-                network,
-                r=classifier.r,
-                alpha=classifier.alpha,
-                dropout=classifier.dropout,
-                target_modules=classifier.target_modules,
-                first_layer=classifier.first_layer,
-                seed=classifier.seed,
-            )
+            trained = _trainable(classifier, network)
             trainer = trainers.make_trainer(
                 trained,
                 tokenizer,
@@ -90,6 +74,8 @@ def fit(
         finally:
             if prefix is not None:
                 prefix.remove()
+        if trainer.is_fsdp_enabled:
+            trained = _unsharded(classifier, trained, classes, device)
         trainer.accelerator.wait_for_everyone()  # another may still read the best one
         if is_main():
             shutil.rmtree(folder, ignore_errors=True)
@@ -188,6 +174,55 @@ def make_encoder(classifier: FinetunedClassifier, base: models.LoadedModel) -> E
 def is_main() -> bool:
     """Whether this process is the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _base(
+    classifier: FinetunedClassifier,
+    classes: npt.NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> models.LoadedModel:
+    return adapters.load_base(
+        classifier.method,
+        classifier.model,
+        names_of(classes, classifier.label_names),
+        device=device,
+        dtype=dtype,
+        seed=classifier.seed,
+    )
+
+
+def _trainable(classifier: FinetunedClassifier, network: PreTrainedModel) -> Any:
+    return adapters.make_trainable(
+        classifier.method,
+        network,
+        r=classifier.r,
+        alpha=classifier.alpha,
+        dropout=classifier.dropout,
+        target_modules=classifier.target_modules,
+        first_layer=classifier.first_layer,
+        seed=classifier.seed,
+    )
+
+
+def _unsharded(
+    classifier: FinetunedClassifier,
+    sharded: Any,
+    classes: npt.NDArray[np.int64],
+    device: torch.device,
+) -> Any:
+    """Load the network anew, whole, and give it the weights that were trained.
+
+    In the type that the device is fast in, since a whole one in float32 may be more
+    than fits; the processes after the first keep their shards.
+    """
+    state = adapters.gathered(sharded)
+    if not is_main():
+        return sharded
+    fresh = _base(classifier, classes, device, pick_dtype(device))
+    network = _trainable(classifier, fresh.model)
+    network.load_state_dict(state, strict=False)
+    return network
 
 
 def _split(

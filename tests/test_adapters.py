@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +120,62 @@ def test_plain_takes_the_wrapper_off(folder: Path) -> None:
     assert type(adapters.plain(network)).__name__ == "LlamaForSequenceClassification"
     inner = adapters.plain(network)
     assert adapters.plain(inner) is inner
+
+
+SHARDED = """
+import os, sys
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from chapterlib import adapters
+
+def build():
+    base = adapters.load_base("lora", sys.argv[1], ("a", "b"), dtype=torch.float32,
+                              device=torch.device("cpu"))
+    return adapters.make_trainable("lora", base.model)
+
+def step(network):
+    ids = torch.arange(5, 15).reshape(2, 5)
+    optimizer = torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad], 0.01)
+    network(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()
+    optimizer.step()
+
+dist.init_process_group("gloo")
+mesh = dist.init_device_mesh("cpu", (2,))
+alone, sharded = build(), build()
+for layer in adapters.plain(sharded).model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(sharded, mesh=mesh)
+shards = adapters.trainable(sharded)
+step(alone)
+step(sharded)
+whole, expected = adapters.gathered(sharded), adapters.gathered(alone)
+assert set(whole) == set(expected)
+for name, value in expected.items():
+    assert shards[name].to_local().numel() < value.numel()
+    torch.testing.assert_close(whole[name], value, atol=1e-5, rtol=1e-4)
+fresh = build()
+assert not fresh.load_state_dict(whole, strict=False).unexpected_keys
+dist.destroy_process_group()
+"""
+
+
+def test_shards_of_two_processes_are_the_whole(folder: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "RANK": str(rank),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-c", SHARDED, str(folder)]
+        processes.append(subprocess.Popen(command, env=environment))
+    assert [process.wait() for process in processes] == [0, 0]
