@@ -23,6 +23,8 @@ Pooling = Literal["mean", "last", "both"]
 
 # The words after the text make the model sum it up in the state of the last token.
 TEMPLATE = "{text}\nThis news article is about"
+# On a CPU larger batches are slower: their states leave the caches between layers.
+BATCH_TOKENS = {"cpu": 512}
 # Computed rows go to disk at least this often (seconds): a kill costs no more.
 FLUSH_SECONDS = 5.0
 
@@ -35,7 +37,7 @@ def embed(
     pooling: Pooling = "mean",
     template: str = TEMPLATE,
     max_length: int = 128,
-    batch_tokens: int = 2048,
+    batch_tokens: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     cache: bool = True,
@@ -63,8 +65,9 @@ def embed(
         the words around the text.
     max_length : int
         Tokens of a text that are read; the rest is cut off. The template is not.
-    batch_tokens : int
-        Tokens in a batch, padding included.
+    batch_tokens : int, optional
+        Tokens in a batch, padding included; by default as many as the caches of a
+        processor hold, or many times more on a GPU.
     device, dtype : optional
         By default those of `devices.pick_device` and `devices.pick_dtype`.
     cache : bool
@@ -123,7 +126,7 @@ def embed(
             layers=sorted(set(layers)),
             template=template,
             max_length=max_length,
-            batch_tokens=batch_tokens,
+            batch_tokens=batch_tokens or BATCH_TOKENS.get(device.type, 16_384),
         )
         # None leaves it to the library: no bar where TQDM_DISABLE says so.
         hidden = None if progress else True

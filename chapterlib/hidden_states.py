@@ -12,6 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 Floats = npt.NDArray[np.float32]
 Row = tuple[str, str, Floats]
 
+# Up to this many tokens plain attention is faster on a CPU than the fused kernel, which
+# pays where the square of the length counts.
+SHORT = 256
+
 
 def pooled_states(
     texts: list[str],
@@ -46,6 +50,7 @@ def pooled_states(
         Of one batch: kind is "mean3" or "last3" for layer 3; vectors are float32 [d].
     """
     depth = network.config.num_hidden_layers
+    only_last = layers == [depth]
     stack = getattr(network, "layers", None)
     if layers[-1] < depth and isinstance(stack, torch.nn.ModuleList):
         network.layers = stack[: max(1, layers[-1])]  # what lies above is not needed
@@ -58,9 +63,13 @@ def pooled_states(
     ).input_ids
     order = sorted(range(len(texts)), key=lambda row: len(bodies[row]), reverse=True)
     extra = len(before) + len(after)
+    on_cpu = network.device.type == "cpu"
     while order:
         # The longest first: if memory is short, it shows at once.
         longest = len(bodies[order[0]]) + extra
+        if on_cpu and hasattr(network, "set_attn_implementation"):
+            eager = longest <= SHORT
+            network.set_attn_implementation("eager" if eager else "sdpa")
         size = max(1, batch_tokens // max(1, longest))
         batch, order = order[:size], order[size:]
         ids = torch.full((len(batch), longest), int(network.config.pad_token_id or 0))
@@ -73,15 +82,16 @@ def pooled_states(
             inside[line, len(before) : len(before) + len(bodies[row])] = 1
         last = attended.sum(1) - 1
         with torch.inference_mode():
-            states = network(
+            output = network(
                 input_ids=ids.to(network.device),
                 attention_mask=attended.to(network.device),
-                output_hidden_states=True,
+                output_hidden_states=not only_last,
                 use_cache=False,
-            ).hidden_states
+            )
         rows = []
         for number in layers:
-            state = states[number].float().cpu()
+            found = output[0] if only_last else output.hidden_states[number]
+            state = found.float().cpu()
             means = (state * inside).sum(1) / inside.sum(1)
             ends = state[torch.arange(len(batch)), last]
             for kind, vectors in (("mean", means), ("last", ends)):
