@@ -291,6 +291,27 @@ def test_too_little_memory_names_the_remedies(
         make().fit(*rows)
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_sharded_network_is_made_whole_in_the_first_process(
+    rank: str, make: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = []
+
+    class Sharded(trainers.ClassifierTrainer):
+        def train(self, *args: Any, **options: Any) -> Any:
+            done = super().train(*args, **options)
+            networks.append(self.model)
+            self.is_fsdp_enabled = True
+            return done
+
+    monkeypatch.setattr(trainers, "ClassifierTrainer", Sharded)
+    monkeypatch.setattr(finetuning, "is_main", lambda: rank == "0")
+    fitted = make(first_layer=1).fit(*rows)
+    assert (fitted.network_ is networks[0]) == (rank == "1")
+    for name, value in adapters.trainable(networks[0]).items():
+        assert torch.equal(weights(fitted)[name], value)
+
+
 def test_a_batch_that_processes_cannot_share(
     make: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,8 +326,8 @@ def test_progress_is_a_bar(
     seen: list[dict[str, str]] = []
 
     class Bar(tqdm):
-        def set_postfix(self, shown: Any, **_: Any) -> None:
-            seen.append(shown)
+        def set_postfix(self, ordered_dict: Any = None, *_: Any, **__: Any) -> None:
+            seen.append(ordered_dict)
 
     monkeypatch.setattr("chapterlib.trainers.tqdm", Bar)
     make(validation=1 / 3, progress=True).fit(*rows)
