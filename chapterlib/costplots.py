@@ -1,14 +1,16 @@
-"""Figures of costs: where the memory goes."""
+"""Figures of costs: where the memory goes, and what a saving does to the loss."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from chapterlib.style import begin, class_style, styled
+from chapterlib.style import OKABE_ITO, begin, class_style, styled
 
-__all__ = ["memory_bars"]
+__all__ = ["loss_bars", "memory_bars"]
 
 
 @styled
@@ -75,4 +77,55 @@ def memory_bars(
         bbox_to_anchor=(0.45, -0.75 / (0.4 + 0.45 * len(sizes))),
         ncols=min(4, sizes.shape[1]),
     )
+    return ax
+
+
+@styled
+def loss_bars(
+    losses: Mapping[str, float],
+    *,
+    unit: str = "nats a token",
+    ax: Axes | None = None,
+    title: str = "What each variant costs",
+) -> Axes:
+    """Draw the loss of some variants of a model, the first of them as the measure.
+
+    Parameters
+    ----------
+    losses : mapping of str to float
+        From top to bottom; the first one is drawn in gray, with a line down from it.
+    unit : str
+        For the axis.
+    ax, title
+        As in `memory_bars`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no variant, or a loss is negative or no number.
+    """
+    names, values = list(losses), np.array(list(losses.values()), float)
+    if values.size == 0 or not (values >= 0).all():
+        raise ValueError("losses must hold at least one variant, and no value below 0")
+    ax = begin(ax, title, size=(6.2, 1.1 + 0.42 * len(names)))
+    colors = [OKABE_ITO["gray"]] + [OKABE_ITO["blue"]] * (len(names) - 1)
+    ax.barh(range(len(names)), values, height=0.62, color=colors)
+    ax.axvline(values[0], color=OKABE_ITO["gray"], linestyle=":", linewidth=1.5)
+    for row, value in enumerate(values):
+        ax.annotate(
+            f"{value:.2f}",
+            (value, row),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+        )
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlabel=f"loss ({unit})", xlim=(0, 1.12 * max(values.max(), 1e-9)))
     return ax

@@ -139,6 +139,19 @@ def test_impossible_sizes_are_refused(sizes: list[list[float]]) -> None:
         costplots.memory_bars(pd.DataFrame(sizes))
 
 
+def test_losses_are_measured_by_the_first() -> None:
+    ax = costplots.loss_bars({"as it is": 4.66, "NF4": 4.881, "even": 5.69})
+    assert written(ax) == ["4.66", "4.88", "5.69"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["as it is", "NF4", "even"]
+    assert list(ax.lines[0].get_xdata()) == [4.66, 4.66]
+    colors = [bar.get_facecolor() for bar in ax.patches]
+    assert colors[0] != colors[1] == colors[2]
+    assert ax.get_xlabel() == "loss (nats a token)"
+    for losses in ({}, {"broken": np.nan}):
+        with pytest.raises(ValueError, match="at least one variant"):
+            costplots.loss_bars(losses)
+
+
 def test_figures_can_be_drawn_into_given_axes() -> None:
     _, axes = plt.subplots(2, 2)
     frame = pd.DataFrame({"weights": [1.0]}, index=["a"])
