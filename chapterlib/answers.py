@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chapterlib.labels import LABELS, label_to_id
-from chapterlib.replyjson import Part, find_json, pairs
+from chapterlib.replyjson import Part, find_json, pairs, without_thoughts
 
 __all__ = ["Answer", "Verdict", "read_answers", "shortened"]
 
@@ -21,10 +21,11 @@ Verdict = Literal["parsed", "missing", "ambiguous", "refused", "invalid"]
 ARTICLE_KEYS = {"article", "article_number", "article_id", "number", "id", "index"}
 LABEL_KEYS = {"label", "category", "class", "topic"}
 NUMBER = re.compile(r"\s*(?:article\s*)?#?0*([1-9][0-9]{0,8})\s*[.:]?\s*", re.I)
+# Only of the model itself: articles too tell of those who refuse or are unable.
 REFUSAL = re.compile(
-    r"\b(?:i['’]?m|i am) (?:sorry|unable|not able)|\bi (?:can(?:no|['’])t|can not|"
-    r"won['’]?t|will not|(?:must |have to )?(?:decline|refuse)|do not|don['’]t) |"
-    r"\bas an ai\b|\b(?:sorry|apologi[sz]e)\b|\bunable to\b|\brefus",
+    r"\b(?:i['’]?m|i am) (?:sorry|unable|not able|afraid)\b"
+    r"|\bi (?:can(?:no|['’])t|can not|won['’]?t|will not|(?:must |have to )?decline|refuse)\b"
+    r"|\bas an ai\b|\bsorry, (?:but )?i\b|\bi apologi[sz]e\b",
     re.I,
 )
 SAID = 60  # characters of what was said that an answer keeps
@@ -111,12 +112,12 @@ def read_answers(text: str, n: int) -> list[Answer]:
                     here[number].append(label)
         said.update(here)
     if not said:
-        label = label_to_id(text) if n == 1 else None
-        if label is not None:
-            return [_answer(1, [text.strip()])]
-        if REFUSAL.search(text[:2_000]):
+        spoken = without_thoughts(text).strip()
+        if n == 1 and label_to_id(spoken) is not None:
+            return [_answer(1, [spoken])]
+        if REFUSAL.search(spoken[:2_000]):
             return [
-                Answer(article=i, verdict="refused", said=shortened(text))
+                Answer(article=i, verdict="refused", said=shortened(spoken))
                 for i in range(1, n + 1)
             ]
     return [_answer(i, said.get(i, [])) for i in range(1, n + 1)]

@@ -11,7 +11,14 @@ import json_repair
 
 from chapterlib.brackets import stretches
 
-__all__ = ["NoJsonError", "Part", "extract_json", "find_json", "pairs"]
+__all__ = [
+    "NoJsonError",
+    "Part",
+    "extract_json",
+    "find_json",
+    "pairs",
+    "without_thoughts",
+]
 
 # A reply has a few thousand characters: these bounds only keep floods from taking long.
 MAX_LENGTH = 100_000
@@ -94,7 +101,7 @@ def extract_json(text: str) -> Any:
     """
     best: list[Any] = []
     budget = MAX_REPAIR
-    for group in stretches(_answer(text)):
+    for group in stretches(without_thoughts(text)):
         values = []
         for stretch in group:
             found, repaired = _decode(stretch.text, budget)
@@ -130,7 +137,7 @@ def find_json(text: str) -> Iterator[list[Part]]:
         the order of the text.
     """
     budget = MAX_REPAIR
-    for group in stretches(_answer(text)):
+    for group in stretches(without_thoughts(text)):
         parts = []
         for stretch in group:
             valid = _load(stretch.text)
@@ -146,8 +153,25 @@ def find_json(text: str) -> Iterator[list[Part]]:
             yield parts
 
 
-def _answer(text: str) -> str:
-    """Leave out what was only thought, and all but the end of very long texts."""
+def without_thoughts(text: str) -> str:
+    """Leave out what was only thought, and all but the end of very long texts.
+
+    Parameters
+    ----------
+    text : str
+        A reply.
+
+    Returns
+    -------
+    str
+        What follows the last ``</think>``, up to a ``<think>`` that stays open; its
+        last 100,000 characters.
+
+    Examples
+    --------
+    >>> without_thoughts("<think>A match, so Sports?</think>Sports")
+    'Sports'
+    """
     marks = list(THINKING.finditer(text))
     closings = [mark for mark in marks if mark[1]]
     start = closings[-1].end() if closings else 0

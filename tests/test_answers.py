@@ -87,6 +87,8 @@ def ids(text: str, n: int = 2) -> list[int | str]:
         ("1. World 2. Sports", ["missing"] * 2),
         ("I'm sorry, but I can't help with that.", ["refused"] * 2),
         ("As an AI language model I have no opinion.", ["refused"] * 2),
+        ("<think>I cannot decide.</think> Hm.", ["missing"] * 2),
+        ("Article 1: ministers refused; they are unable to pay.", ["missing"] * 2),
         ('{"error": "I am unable to classify news."}', ["refused"] * 2),
         (f"I cannot be sure, but: {ONE}", [0, "missing"]),
     ],
@@ -104,6 +106,8 @@ def test_replies(text: str, expected: list[int | str]) -> None:
         ('{"label": "Business"} {"label": "Sports"}', "ambiguous"),
         ('{"article": 2, "label": "Business"}', "missing"),
         ("It is Business.", "missing"),
+        ("<think>World? No: a match.</think>\n\nSports", 1),
+        ("<think>Sports", "missing"),
     ],
 )
 def test_one_article_needs_no_number(text: str, expected: int | str) -> None:
@@ -117,8 +121,8 @@ def test_what_was_said_is_kept_short() -> None:
     assert answer.said == "World | Sports"
     (answer,) = read_answers('{"1": {"label": {"a": 1}}}', 1)
     assert answer.said == '{"a": 1}'
-    (answer,) = read_answers("Sorry,\n no.", 1)
-    assert answer.said == "Sorry, no."
+    (answer,) = read_answers("I cannot,\n no.", 1)
+    assert answer.said == "I cannot, no."
 
 
 @pytest.mark.parametrize("n", [0, -1])
