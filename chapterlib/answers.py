@@ -24,7 +24,8 @@ NUMBER = re.compile(r"\s*(?:article\s*)?#?0*([1-9][0-9]{0,8})\s*[.:]?\s*", re.I)
 # Only of the model itself: articles too tell of those who refuse or are unable.
 REFUSAL = re.compile(
     r"\b(?:i['’]?m|i am) (?:sorry|unable|not able|afraid)\b"
-    r"|\bi (?:can(?:no|['’])t|can not|won['’]?t|will not|(?:must |have to )?decline|refuse)\b"
+    r"|\bi (?:can(?:no|['’])t|can not|won['’]?t|will not|refuse)\b"
+    r"|\bi (?:must |have to )?decline\b"
     r"|\bas an ai\b|\bsorry, (?:but )?i\b|\bi apologi[sz]e\b",
     re.I,
 )
