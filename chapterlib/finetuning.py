@@ -253,10 +253,9 @@ def _install_prefix(
 ) -> FrozenPrefix | None:
     only_head = classifier.method == "head"
     layers = network.config.num_hidden_layers if only_head else classifier.first_layer
-    if (
-        not classifier.cache_prefix
-        or not 0 < layers <= network.config.num_hidden_layers
-    ):
+    if not classifier.cache_prefix or classifier.compile_model:
+        return None  # what reads the disk can't be compiled
+    if not 0 < layers <= network.config.num_hidden_layers:
         return None
     weights = network.base_model.embed_tokens.weight
     quantized = classifier.method == "qlora"

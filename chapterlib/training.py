@@ -77,8 +77,11 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
     cache_prefix : bool
         Compute the frozen layers below `first_layer` once a row, and keep their
         states under the setting ``CHAPTERLIB_CACHE`` (`prefix.FrozenPrefix`).
-    gradient_checkpointing, compile_model : bool
-        Less memory for more time; less time after a minute's compilation.
+    gradient_checkpointing : bool
+        Less memory for more time.
+    compile_model : bool
+        Compile the steps with `torch.compile`, which takes minutes and pays in runs of
+        many thousand rows; it leaves `cache_prefix` unused.
     label_names : sequence of str, optional
         Name of each class id; those of AG News by default.
     checkpoints : path, optional
