@@ -137,8 +137,8 @@ def merge(classifier: Any, *, dtype: str | torch.dtype | None = None) -> Any:
     adapted: Any = classifier.network_
     if not isinstance(adapted, PeftModel):
         raise ValueError(
-            f"method {classifier.method!r} trains no adapters, so there is nothing to "
-            "merge: save it as it is"
+            f"this classifier (method {classifier.method!r}) holds no adapters, so "
+            "there is nothing to merge: it is a plain model already"
         )
     target = clone(classifier).set_params(dtype=dtype)
     device, kind = finetuning.place(target)

@@ -158,6 +158,15 @@ def test_the_prefix_is_computed_once_a_row(
     assert [prefix.computed for prefix in made] == [24, 0, 24]
 
 
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_recomputed_activations_change_nothing(
+    method: str, make: Any, rows: Any
+) -> None:
+    kept = make(method, epochs=1).fit(*rows)
+    again = make(method, epochs=1, gradient_checkpointing=True).fit(*rows)
+    np.testing.assert_allclose(losses(again), losses(kept), atol=1e-5)
+
+
 def test_accumulated_passes_are_one_step(make: Any, rows: Any) -> None:
     whole = make(batch_size=8, group_by_length=False, max_length=3).fit(*rows)
     parts = make(batch_size=4, accumulate=2, group_by_length=False, max_length=3).fit(
