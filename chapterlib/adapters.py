@@ -88,7 +88,7 @@ def make_trainable(
     alpha: float = 32,
     dropout: float = 0.0,
     target_modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
-    first_layer: int = 0,
+    first_layer: float = 0,
     seed: int = 0,
 ) -> PreTrainedModel | PeftModel:
     """Set up what the method trains, in a network of `load_base`.
@@ -98,8 +98,8 @@ def make_trainable(
     method, network
     r, alpha, dropout, target_modules
         As `peft.LoraConfig` names them; unused by "full" and "head".
-    first_layer : int
-        Layers below it stay as they are.
+    first_layer : int or float
+        As for `layer_number`: layers below it stay as they are.
     seed : int
         Of the adapters.
 
@@ -113,17 +113,13 @@ def make_trainable(
         If no layer has a target module of that name, or there are not so many layers.
     """
     depth = int(network.config.num_hidden_layers)
-    if not 0 <= first_layer < depth:
-        raise ValueError(
-            f"first_layer is {first_layer}, but the model's layers are 0 to "
-            f"{depth - 1}: choose one of them"
-        )
+    first = layer_number(first_layer, depth)
     if method == "head":
         return network
     if method == "full":
         base: Any = network.base_model
-        parts = [*base.layers[first_layer:], base.norm]
-        for part in parts if first_layer else [*parts, base.embed_tokens]:
+        parts = [*base.layers[first:], base.norm]
+        for part in parts if first else [*parts, base.embed_tokens]:
             part.requires_grad_(True)
         return network
     check_targets(network, target_modules)
@@ -133,13 +129,30 @@ def make_trainable(
         lora_alpha=alpha,  # type: ignore[arg-type]  # fractions work as well
         lora_dropout=dropout,
         target_modules=list(target_modules),
-        layers_to_transform=list(range(first_layer, depth)) if first_layer else None,
+        layers_to_transform=list(range(first, depth)) if first else None,
     )
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Adapters come out in float32 even where the layers are in bf16.
         adapted = get_peft_model(network, config)
     return adapted
+
+
+def layer_number(first_layer: float, depth: int) -> int:
+    """Return which layer is meant: an int is its number, a float a share of the depth.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layer.
+    """
+    share = isinstance(first_layer, float)
+    if not 0 <= first_layer < (1 if share else depth):
+        raise ValueError(
+            f"first_layer is {first_layer!r}, but the model's layers are 0 to "
+            f"{depth - 1}: choose one of them, or a share of them, say 0.5"
+        )
+    return int(first_layer * depth) if share else int(first_layer)
 
 
 def check_targets(network: nn.Module, names: Sequence[str]) -> None:

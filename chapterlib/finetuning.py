@@ -52,7 +52,7 @@ def fit(
         encoder = make_encoder(classifier, base)
         ids, cut = encoder(texts), encoder.cut
         train, held_out = _split(classifier, ids, targets)
-        prefix = _install_prefix(classifier, network, source.sha256)
+        prefix = _install_prefix(classifier, network, source.sha256, dtype)
         try:
             if classifier.head_init == "probe":
                 heads.probe_head(
@@ -249,17 +249,20 @@ def _split(
 
 
 def _install_prefix(
-    classifier: FinetunedClassifier, network: Any, sha256: str
+    classifier: FinetunedClassifier, network: Any, sha256: str, dtype: torch.dtype
 ) -> FrozenPrefix | None:
     only_head = classifier.method == "head"
-    layers = network.config.num_hidden_layers if only_head else classifier.first_layer
-    if not classifier.cache_prefix or classifier.compile_model:
-        return None  # what reads the disk can't be compiled
-    if not 0 < layers <= network.config.num_hidden_layers:
+    depth = int(network.config.num_hidden_layers)
+    first = adapters.layer_number(classifier.first_layer, depth)
+    layers = depth if only_head else first
+    # What reads the disk can't be compiled.
+    if not layers or not classifier.cache_prefix or classifier.compile_model:
         return None
+    # All that can change a state, the arithmetic included.
     weights = network.base_model.embed_tokens.weight
     quantized = classifier.method == "qlora"
-    key = (sha256, layers, only_head, quantized, weights.dtype, weights.device.type)
+    types = (weights.dtype, dtype, weights.device.type)
+    key = (sha256, layers, only_head, quantized, types)
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = get_settings().cache / "prefixes" / f"{name}.sqlite"
     return FrozenPrefix(network, layers, path, only_last=only_head)

@@ -54,8 +54,8 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         Tokens of a text that are read; the rest is cut off. The template is not.
     r, alpha, dropout, target_modules
         Of the adapters, as in `peft.LoraConfig`.
-    first_layer : int
-        Layers below it stay as they are.
+    first_layer : int or float
+        Layers below it stay as they are; a float is a share of the layers.
     head_init : {"random", "probe"}
         "probe" starts from a cross-validated logistic regression (`heads.probe_head`).
     learning_rate, weight_decay : float
@@ -134,7 +134,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         alpha: float = 32,
         dropout: float = 0.0,
         target_modules: Sequence[str] = ATTENTION,
-        first_layer: int = 0,
+        first_layer: float = 0,
         head_init: Literal["random", "probe"] = "random",
         learning_rate: float = 4e-4,
         weight_decay: float = 0.01,

@@ -49,6 +49,11 @@ def test_layers_below_the_first_stay_as_they_are(folder: Path) -> None:
         assert not any("embed_tokens" in name for name in names)
 
 
+def test_a_share_of_the_layers_fits_every_depth() -> None:
+    assert [adapters.layer_number(x, 30) for x in (0, 0.0, 0.5, 7)] == [0, 0, 15, 7]
+    assert [adapters.layer_number(0.5, depth) for depth in (1, 2, 3)] == [0, 1, 1]
+
+
 def test_full_trains_all_and_head_nothing_else(folder: Path) -> None:
     whole = build(folder, "full")
     assert len(adapters.trainable(whole)) == len(list(whole.parameters()))
@@ -106,6 +111,7 @@ def test_seeds_choose_head_and_adapters(folder: Path) -> None:
         ({"target_modules": ["score"]}, "names score"),
         ({"first_layer": 4}, "layers are 0 to 3"),
         ({"first_layer": -1}, "layers are 0 to 3"),
+        ({"first_layer": 1.0}, "or a share of them"),
     ],
 )
 def test_bad_options_are_named(
