@@ -150,6 +150,19 @@ def test_a_reload_knows_its_base(
     assert FinetunedClassifier.load(tmp_path, dtype="float32").predict(TEXTS).shape
 
 
+def test_the_pad_token_of_the_training_is_kept(
+    fitted: FinetunedClassifier, folder: Path, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path)
+    file = tmp_path / "chapterlib.json"
+    known = json.loads(file.read_text())
+    assert known["pad_token"] == "<|reserved_special_token_0|>"
+    file.write_text(json.dumps({**known, "pad_token": "<|end|>"}))
+    loaded = FinetunedClassifier.load(tmp_path, model=folder, dtype="float32")
+    end = loaded.tokenizer_.convert_tokens_to_ids("<|end|>")
+    assert loaded.tokenizer_.pad_token_id == loaded.network_.config.pad_token_id == end
+
+
 def test_a_folder_that_is_not_whole_is_an_error(
     fitted: FinetunedClassifier, folder: Path, tmp_path: Path
 ) -> None:
