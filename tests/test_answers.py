@@ -187,7 +187,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(PIECES | st.text(), st.integers(1, 4))
 @example('{"article": 1, "label": "W\\u006frld"}', 1)
 @example('{"1": "Sci\\/Tech"}', 1)
@@ -214,7 +214,7 @@ WRITERS = {
 }
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(ENTRIES, st.sampled_from(sorted(WRITERS)), st.data())
 def test_a_cut_off_reply_says_less_and_nothing_else(
     rows: list[tuple[int, str]], writer: str, data: st.DataObject

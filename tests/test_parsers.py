@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel
@@ -65,6 +65,7 @@ def test_what_is_no_label(text: str) -> None:
     assert label_to_id(text) is None
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(LABEL_TO_ID)),
     st.text(" \t\n.,:;!?\"'`*()[]{}-_#", max_size=5),

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.prompts import ChatPromptTemplate
 
@@ -96,6 +96,7 @@ def test_an_article_changes_nothing_but_its_own_line(name: str, tricky: str) -> 
     assert [plain[i] for i in different] == ['Article 2: "second"']
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_each_article_is_one_printable_line_and_reads_back(texts: list[str]) -> None:
     lines = number_articles(texts).splitlines()

@@ -96,6 +96,7 @@ def test_where_there_is_none_the_error_says_what_to_do(text: str) -> None:
         extract_json(text)
 
 
+@settings(deadline=None)
 @given(CONTAINERS, st.sampled_from([None, 2]), st.booleans())
 def test_valid_json_is_read_as_it_is(value: Any, indent: Any, ascii_: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_)
@@ -104,6 +105,7 @@ def test_valid_json_is_read_as_it_is(value: Any, indent: Any, ascii_: bool) -> N
         assert extract_json(f"So:\n{text}\nDone.") == value
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text("ab"), SCALARS), min_size=1))
 def test_a_trailing_comma_changes_nothing(rows: list[dict[str, Any]]) -> None:
     text = json.dumps(rows)
@@ -111,6 +113,7 @@ def test_a_trailing_comma_changes_nothing(rows: list[dict[str, Any]]) -> None:
         assert extract_json(text[:-1] + " ,\n]") == rows
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.text()), min_size=1), st.data())
 def test_a_cut_off_list_keeps_whole_objects_only(
     rows: list[dict[str, str]], data: st.DataObject
@@ -125,7 +128,7 @@ def test_a_cut_off_list_keeps_whole_objects_only(
         assert found == rows[: len(found)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(JSONISH)
 def test_any_text_gives_a_container_or_the_documented_error(text: str) -> None:
     list(find_json(text))
