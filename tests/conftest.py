@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,18 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_client_left() -> Iterator[None]:
+    """Close the connections of dead HTTP clients before they use up the open files."""
+    yield
+    # LangChain keeps a client for each address; every test server has a new one.
+    kept = sys.modules.get("langchain_openai.chat_models._client_utils")
+    for function in vars(kept).values() if kept else ():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture

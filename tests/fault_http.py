@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import select
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,22 @@ class FaultHTTP(ThreadingHTTPServer):
     def __init__(self, owner: FaultServer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.owner = owner
+        self.open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """End the connections that clients keep alive, too."""
+        super().server_close()
+        for connection in list(self.open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news here."""
@@ -175,9 +191,12 @@ class Handler(BaseHTTPRequestHandler):
         return not self._gone()
 
     def _gone(self) -> bool:
-        ready, _, _ = select.select([self.connection], [], [], 0)
         try:
-            gone = bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
+            # Not select(), which fails where a process has over 1,024 files open.
+            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+            gone = not self.connection.recv(1, flags)
+        except BlockingIOError:
+            gone = False
         except OSError:
             gone = True
         self.close_connection = self.close_connection or gone
