@@ -24,6 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "alpha": 8,
                 "dropout": 0.05,
                 "target_modules": ATTENTION,
+                "first_layer": 0.5,
                 "learning_rate": 1e-4,
                 "batch_size": 8,
                 "epochs": 3,
@@ -33,7 +34,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "gradient_checkpointing": True,
             }
         ),
-        # Found on held-out training rows of AG News with the embedded model.
+        # Tried on held-out training rows of AG News with the embedded model: adapters
+        # in the upper half learn well, and the lower half is computed only once.
         "cpu": MappingProxyType(
             {
                 "method": "lora",

@@ -36,10 +36,10 @@ def test_every_preset_fits_the_estimator(name: str) -> None:
     assert made.get_params() | PRESETS[name] == made.get_params()
 
 
-def test_the_defaults_are_those_of_the_cpu() -> None:
-    assert FinetunedClassifier(**preset("cpu")).get_params() == (
-        FinetunedClassifier().get_params()
-    )
+def test_the_defaults_are_those_of_the_cpu_but_for_the_layers() -> None:
+    made = FinetunedClassifier(**preset("cpu", first_layer=0))
+    assert made.get_params() == FinetunedClassifier().get_params()
+    assert preset("cpu")["first_layer"] == 0.5
 
 
 def test_the_tier_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
