@@ -25,6 +25,7 @@ def test_the_recipe_of_the_source_chapter_is_unchanged() -> None:
         "weight_decay": 0.01,
     }
     assert {name: recipe[name] for name in expected} == expected
+    assert "first_layer" not in recipe  # every layer is adapted
     assert recipe["validation"] > 0  # evaluated each epoch, the best one kept
 
 
