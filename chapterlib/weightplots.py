@@ -205,13 +205,13 @@ def error_curve(
             ax.annotate(
                 f"{block:,.0f}",
                 (bits, error),
-                xytext=(0, 7 if i % 2 else -15),
+                xytext=(-8, -4) if i % 2 else (0, -16),
                 textcoords="offset points",
-                ha="center",
+                ha="right" if i % 2 else "center",
                 fontsize=9,
                 color=ink(look.color),
             )
-    ax.margins(y=0.15)
+    ax.margins(x=0.1, y=0.15)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.grid(axis="y")
     ax.set(xlabel="bits a weight, scales included", ylabel="relative error")
