@@ -64,7 +64,7 @@ METHOD_STYLES = {
     "tfidf": _look("black", "s", "TF-IDF"),
     "zero-shot": _look("sky", "v", "Zero-shot"),
     "few-shot": _look("sky", "^", "Few-shot"),
-    "few-shot-vote": _look("sky", "^", "Neighbors and scores"),
+    "few-shot-vote": _look("sky", "h", "Neighbors and scores"),
     "neighbors": _look("gray", "d", "Neighbors"),
     "prompt": _look("purple", "<", "Prompt"),
     "hosted": _look("purple", ">", "Hosted model"),
