@@ -110,7 +110,9 @@ def test_each_article_is_one_printable_line_and_reads_back(texts: list[str]) -> 
 
 
 def test_lone_surrogates_can_be_sent() -> None:
-    number_articles(["\ud800"]).encode("utf-8")
+    line = number_articles(["\ud800 storm"])
+    assert line.encode("utf-8").decode("utf-8") == line
+    assert json.loads(line.removeprefix("Article 1: ")) == "\ud800 storm"
 
 
 @pytest.mark.parametrize("name", PROMPTS)
