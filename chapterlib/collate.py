@@ -9,6 +9,8 @@ import numpy as np
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
+from chapterlib.inputs import check_template, check_texts
+
 # Batches drawn at random that are sorted by length together: enough for like
 # lengths in a batch, few enough for other neighbors in every epoch.
 GROUP = 20
@@ -49,12 +51,7 @@ class Encoder:
         max_length: int = 128,
         context: int | None = None,
     ) -> None:
-        if template.count("{text}") != 1:
-            raise ValueError(
-                f"the template {template!r} must hold {{text}} exactly once"
-            )
-        if max_length < 1:
-            raise ValueError(f"max_length is {max_length}: it must be at least 1")
+        check_template(template, max_length)
         self.tokenizer, self.max_length, self.cut = tokenizer, max_length, 0
         before, after = template.split("{text}")
         # What the tokenizer puts before any text (Llama 3: its begin-of-text token).
@@ -70,14 +67,7 @@ class Encoder:
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text in its template; lists of different lengths."""
-        if isinstance(texts, str):
-            raise ValueError("texts is one str: hand over a list of them")
-        for row, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(
-                    f"text {row} is {text!r}: every text must be a str that is not "
-                    "empty; drop or mend the row"
-                )
+        check_texts(texts)
         if not len(texts):
             return []
         bodies = self.tokenizer(

@@ -54,6 +54,22 @@ def pick_dtype(device: str | torch.device | None = None) -> torch.dtype:
     return torch.float32
 
 
+def place(
+    device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """Take a device and a type as given, or choose what is missing.
+
+    Returns
+    -------
+    device : torch.device
+        By default that of `pick_device`.
+    dtype : torch.dtype
+        By default that of `pick_dtype` for this device.
+    """
+    chosen = torch.device(device) if device else pick_device()
+    return chosen, as_dtype(dtype) if dtype else pick_dtype(chosen)
+
+
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """Turn a name such as "bfloat16" into the type; a type passes through.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +13,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from chapterlib import models
-from chapterlib.devices import as_dtype, pick_device, pick_dtype
-from chapterlib.hidden_states import Floats, Row, pooled_states
+from chapterlib.devices import place
+from chapterlib.hidden_states import Floats, pooled_states
+from chapterlib.inputs import check_template, check_texts
 from chapterlib.settings import get_settings
 from chapterlib.store import VectorStore
 
@@ -25,8 +25,6 @@ Pooling = Literal["mean", "last", "both"]
 TEMPLATE = "{text}\nThis news article is about"
 # On a CPU larger batches are slower: their states leave the caches between layers.
 BATCH_TOKENS = {"cpu": 512}
-# Computed rows go to disk at least this often (seconds): a kill costs no more.
-FLUSH_SECONDS = 5.0
 
 
 def embed(
@@ -97,8 +95,7 @@ def embed(
     """
     _check(texts, pooling, template, max_length)
     source = models.resolve(model)
-    device = torch.device(device) if device else pick_device()
-    dtype = as_dtype(dtype) if dtype else pick_dtype(device)
+    device, dtype = place(device, dtype)
     config = AutoConfig.from_pretrained(source.location)
     one = isinstance(layer, int)
     wanted = [layer] if isinstance(layer, int) else list(layer)
@@ -131,7 +128,7 @@ def embed(
         # None leaves it to the library: no bar where TQDM_DISABLE says so.
         hidden = None if progress else True
         with tqdm(total=len(missing), desc="Embedding", disable=hidden) as bar:
-            for rows in _stored(batches, store):
+            for rows in store.keep(batches) if store else batches:
                 for text, kind, vector in rows:
                     if kind in found:
                         found[kind][text] = vector
@@ -146,20 +143,10 @@ def embed(
 
 
 def _check(texts: Sequence[str], pooling: str, template: str, max_length: int) -> None:
-    if isinstance(texts, str):
-        raise ValueError("texts is one str: hand over a list of them")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"text {row} is {text!r}: every text must be a str that is not empty; "
-                "drop or mend the row"
-            )
+    check_texts(texts)
+    check_template(template, max_length)
     if pooling not in ("mean", "last", "both"):
         raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")
-    if template.count("{text}") != 1:
-        raise ValueError(f"the template {template!r} must hold {{text}} exactly once")
-    if max_length < 1:
-        raise ValueError(f"max_length is {max_length}: it must be at least 1")
 
 
 def _layer_number(layer: int, depth: int) -> int:
@@ -170,22 +157,3 @@ def _layer_number(layer: int, depth: int) -> int:
             f"to {depth}, or -1 (the last) to {-depth - 1}"
         )
     return number
-
-
-def _stored(
-    batches: Iterator[list[Row]], store: VectorStore | None
-) -> Iterator[list[Row]]:
-    """Pass batches on, and write them to the store every few seconds."""
-    waiting: list[Row] = []
-    written = time.monotonic()
-    try:
-        for rows in batches:
-            if store is not None:
-                waiting += rows
-                if time.monotonic() - written > FLUSH_SECONDS:
-                    store.put(waiting)
-                    waiting, written = [], time.monotonic()
-            yield rows
-    finally:  # also when the reader interrupts the cell
-        if store is not None and waiting:
-            store.put(waiting)

@@ -17,8 +17,67 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.embeddings import TEMPLATE, Pooling, embed
+from chapterlib.inputs import check_labels
 
 __all__ = ["ProbeClassifier", "embed"]
+
+# Inverse strengths of the penalty to choose from.
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def fit_probe(
+    vectors: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    *,
+    strengths: Sequence[float],
+    folds: int,
+    scoring: str,
+    seed: int,
+    centered: bool = True,
+) -> tuple[Pipeline, float]:
+    """Fit a logistic regression on scaled vectors, its penalty by cross-validation.
+
+    Parameters
+    ----------
+    vectors : ndarray [n, d]
+    labels : ndarray of int [n]
+    strengths : sequence of float
+        Inverse strengths of the L2 penalty to choose from: of equally good ones the
+        smallest, as where a class has fewer than two rows.
+    folds : int
+        At most; fewer where a class has fewer rows.
+    scoring : str
+        What the folds are judged by, as scikit-learn names it.
+    seed : int
+        Of the split into folds.
+    centered : bool
+        Take off the mean and fit an intercept.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Fitted on all rows, with the steps "scale" and "regress".
+    chosen : float
+    """
+    # Of scikit-learn's solvers the one that was fastest at these shapes.
+    regression = LogisticRegression(
+        solver="newton-cg", fit_intercept=centered, tol=1e-3, max_iter=200
+    )
+    scale = StandardScaler(with_mean=centered)
+    pipeline = Pipeline([("scale", scale), ("regress", regression)])
+    ordered = sorted(strengths)
+    chosen = float(ordered[0])
+    folds = min(folds, int(np.unique(labels, return_counts=True)[1].min()))
+    if folds >= 2 and len(ordered) > 1:
+        search = GridSearchCV(
+            pipeline,
+            {"regress__C": ordered},
+            scoring=scoring,
+            cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+            refit=False,
+        ).fit(vectors, labels)
+        chosen = float(search.best_params_["regress__C"])
+    return pipeline.set_params(regress__C=chosen).fit(vectors, labels), chosen
 
 
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
@@ -72,7 +131,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         pooling: Pooling = "both",
         template: str = TEMPLATE,
         max_length: int = 128,
-        Cs: Sequence[float] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+        Cs: Sequence[float] = STRENGTHS,
         cv: int = 5,
         scoring: str = "accuracy",
         seed: int = 0,
@@ -114,33 +173,15 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If lengths differ, a label is missing, or all are of one class.
         """
-        truth = np.asarray(labels)
-        if truth.shape != (len(texts),):
-            raise ValueError(f"{len(texts)} texts, but labels of shape {truth.shape}")
-        if truth.dtype.kind not in "iu" or (truth < 0).any():
-            raise ValueError("labels must be class ids (integers from 0), one a text")
-        self.classes_, counts = np.unique(truth, return_counts=True)
-        if len(self.classes_) < 2:
-            raise ValueError("all labels are of one class: a probe needs two or more")
-        # Of scikit-learn's solvers the one that was fastest at these shapes.
-        regression = LogisticRegression(solver="newton-cg", tol=1e-3, max_iter=200)
-        pipeline = Pipeline([("scale", StandardScaler()), ("regress", regression)])
-        strengths = sorted(self.Cs)
-        folds = min(self.cv, int(counts.min()))
-        vectors = self._embed(texts)
-        if folds < 2 or len(strengths) == 1:
-            self.C_ = float(strengths[0])
-        else:
-            shuffled = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
-            search = GridSearchCV(
-                pipeline,
-                {"regress__C": strengths},
-                scoring=self.scoring,
-                cv=shuffled,
-                refit=False,
-            ).fit(vectors, truth)
-            self.C_ = float(search.best_params_["regress__C"])
-        self.pipeline_ = pipeline.set_params(regress__C=self.C_).fit(vectors, truth)
+        self.classes_, _ = check_labels(texts, labels)
+        self.pipeline_, self.C_ = fit_probe(
+            self._embed(texts),
+            np.asarray(labels),
+            strengths=self.Cs,
+            folds=self.cv,
+            scoring=self.scoring,
+            seed=self.seed,
+        )
         return self
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:

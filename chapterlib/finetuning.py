@@ -20,7 +20,9 @@ from transformers import PreTrainedModel
 
 from chapterlib import adapters, heads, models, resilience, trainers
 from chapterlib.collate import Encoder, Rows
-from chapterlib.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.devices import pick_dtype
+from chapterlib.devices import place as chosen
+from chapterlib.inputs import check_labels
 from chapterlib.prefix import FrozenPrefix
 from chapterlib.quiet import quiet
 from chapterlib.rows import LABEL_NAMES
@@ -117,21 +119,6 @@ def check_options(classifier: FinetunedClassifier) -> None:
         )
 
 
-def check_labels(
-    texts: Sequence[str], labels: Sequence[int]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the classes in rising order, and each row's place among them."""
-    truth = np.asarray(labels)
-    if truth.shape != (len(texts),):
-        raise ValueError(f"{len(texts)} texts, but labels of shape {truth.shape}")
-    if truth.dtype.kind not in "iu" or (truth < 0).any():
-        raise ValueError("labels must be class ids (integers from 0), one a text")
-    classes, targets = np.unique(truth, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError("all labels are of one class: finetuning needs two or more")
-    return classes.astype(np.int64), targets.astype(np.int64)
-
-
 def names_of(
     classes: npt.NDArray[np.int64], label_names: Sequence[str] | None
 ) -> list[str]:
@@ -148,11 +135,10 @@ def names_of(
 
 def place(classifier: FinetunedClassifier) -> tuple[torch.device, torch.dtype]:
     """Device of this process, and the type that the layers compute in."""
-    device = torch.device(classifier.device) if classifier.device else pick_device()
+    device, dtype = chosen(classifier.device, classifier.dtype)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dtype = as_dtype(classifier.dtype) if classifier.dtype else pick_dtype(device)
     if device.type == "cpu" and dtype == torch.float16:
         raise ValueError(
             "training in float16 needs a GPU: set dtype to 'bfloat16' or 'float32', or "

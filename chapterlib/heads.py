@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-# Inverse strengths of the penalty to choose from.
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+from chapterlib.features import STRENGTHS, fit_probe
 
 
 def logits_of(
@@ -113,32 +108,16 @@ def probe_head(
         states = logits_of(network, ids).astype(np.float64)
     finally:
         network.score = head
-    truth = np.asarray(labels)
     # No mean is taken off and no intercept added: the head has none to take them up.
-    pipeline = Pipeline(
-        [
-            ("scale", StandardScaler(with_mean=False)),
-            (
-                "regress",
-                LogisticRegression(
-                    solver="newton-cg", fit_intercept=False, tol=1e-3, max_iter=200
-                ),
-            ),
-        ]
+    pipeline, chosen = fit_probe(
+        states,
+        np.asarray(labels),
+        strengths=STRENGTHS,
+        folds=folds,
+        scoring="neg_log_loss",
+        seed=seed,
+        centered=False,
     )
-    smallest = int(np.bincount(truth).min())
-    chosen = STRENGTHS[0]
-    if min(folds, smallest) >= 2:
-        split = StratifiedKFold(min(folds, smallest), shuffle=True, random_state=seed)
-        search = GridSearchCV(
-            pipeline,
-            {"regress__C": STRENGTHS},
-            scoring="neg_log_loss",
-            cv=split,
-            refit=False,
-        ).fit(states, truth)
-        chosen = float(search.best_params_["regress__C"])
-    pipeline.set_params(regress__C=chosen).fit(states, truth)
     solved = pipeline["regress"].coef_ / pipeline["scale"].scale_
     if len(solved) == 1:  # two classes: one row of weights, and its negative
         solved = np.concatenate([-solved / 2, solved / 2])

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chapterlib.collate import Encoder
+
 Floats = npt.NDArray[np.float32]
 Row = tuple[str, str, Floats]
 
@@ -55,18 +57,14 @@ def pooled_states(
     if layers[-1] < depth and isinstance(stack, torch.nn.ModuleList):
         network.layers = stack[: max(1, layers[-1])]  # what lies above is not needed
         network.norm = torch.nn.Identity()  # it belongs to the last layer alone
-    before, after = (_tokens(tokenizer, part) for part in template.split("{text}"))
-    # What the tokenizer puts before any text (Llama 3: its begin-of-text token).
-    before = list(tokenizer("").input_ids) + before
-    bodies = tokenizer(
-        texts, add_special_tokens=False, truncation=True, max_length=max_length
-    ).input_ids
-    order = sorted(range(len(texts)), key=lambda row: len(bodies[row]), reverse=True)
-    extra = len(before) + len(after)
+    encoder = Encoder(tokenizer, template, max_length)
+    rows_ids = encoder(texts)
+    start, end = len(encoder.before), len(encoder.after)
+    order = sorted(range(len(texts)), key=lambda row: len(rows_ids[row]), reverse=True)
     on_cpu = network.device.type == "cpu"
     while order:
         # The longest first: if memory is short, it shows at once.
-        longest = len(bodies[order[0]]) + extra
+        longest = len(rows_ids[order[0]])
         if on_cpu and hasattr(network, "set_attn_implementation"):
             eager = longest <= SHORT
             network.set_attn_implementation("eager" if eager else "sdpa")
@@ -76,10 +74,10 @@ def pooled_states(
         attended = torch.zeros((len(batch), longest), dtype=torch.long)
         inside = torch.zeros((len(batch), longest, 1))
         for line, row in enumerate(batch):
-            whole = before + bodies[row] + after
+            whole = rows_ids[row]
             ids[line, : len(whole)] = torch.tensor(whole)
             attended[line, : len(whole)] = 1
-            inside[line, len(before) : len(before) + len(bodies[row])] = 1
+            inside[line, start : len(whole) - end] = 1
         last = attended.sum(1) - 1
         with torch.inference_mode():
             output = network(
@@ -100,7 +98,3 @@ def pooled_states(
                     for row, vector in zip(batch, vectors.numpy(), strict=True)
                 ]
         yield rows
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, words: str) -> list[int]:
-    return list(tokenizer(words, add_special_tokens=False).input_ids) if words else []

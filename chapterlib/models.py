@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from chapterlib import embedded
-from chapterlib.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.devices import place
 from chapterlib.quantization import (
     QuantizationError,
     check,
@@ -159,8 +159,7 @@ def load(
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {name: i for i, name in enumerate(labels)}
     source = resolve(model)
-    device = torch.device(device) if device else pick_device()
-    options["dtype"] = as_dtype(dtype) if dtype else pick_dtype(device)
+    device, options["dtype"] = place(device, dtype)
     if quantization is not None:
         options["quantization_config"] = _as_config(
             quantization, options["dtype"], device

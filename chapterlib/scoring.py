@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from chapterlib import models
 from chapterlib.demonstrations import completion_prompts, read_ahead
 from chapterlib.embeddings import TEMPLATE
+from chapterlib.inputs import check_template, check_texts
 from chapterlib.wordscores import word_scores
 
 Calibration = Literal["none", "content-free", "batch"]
@@ -223,14 +224,8 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         return np.stack(means, axis=1)
 
     def _check(self, texts: Sequence[str]) -> None:
-        if isinstance(texts, str):
-            raise ValueError("texts is one str: hand over a list of them")
-        for row, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(
-                    f"text {row} is {text!r}: every text must be a str that is not "
-                    "empty; drop or mend the row"
-                )
+        check_texts(texts)
+        check_template(self.template, self.max_length)
         if self.calibration not in ("none", "content-free", "batch"):
             raise ValueError(
                 f"calibration is {self.calibration!r}: choose 'none', 'content-free' "
@@ -241,12 +236,6 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
                 "batch calibration compares texts with each other, and this is one "
                 "alone: predict many at once, or choose calibration='content-free'"
             )
-        if self.template.count("{text}") != 1:
-            raise ValueError(
-                f"the template {self.template!r} must hold {{text}} exactly once"
-            )
-        if self.max_length < 1:
-            raise ValueError(f"max_length is {self.max_length}: it must be at least 1")
         if len(self.verbalizers) < 2 or not all(self.verbalizers):
             raise ValueError(
                 "verbalizers needs a word, or several, for each of at least two classes"

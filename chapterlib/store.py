@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy.typing as npt
 Row = tuple[str, str, npt.NDArray[np.float32]]
 # SQLite binds at most 999 values a statement in its oldest supported builds.
 CHUNK = 900
+# Computed rows go to disk at least this often: a kill costs no more.
+FLUSH_SECONDS = 5.0
 
 
 class StoreError(RuntimeError):
@@ -81,6 +84,24 @@ class VectorStore:
                 for text, kind, vector in rows
             ],
         )
+
+    def keep(self, batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """Pass batches of rows on, and `put` them every few seconds.
+
+        What was passed on is stored also where the reader interrupts the work.
+        """
+        waiting: list[Row] = []
+        written = time.monotonic()
+        try:
+            for rows in batches:
+                waiting += rows
+                if time.monotonic() - written > FLUSH_SECONDS:
+                    self.put(waiting)
+                    waiting, written = [], time.monotonic()
+                yield rows
+        finally:
+            if waiting:
+                self.put(waiting)
 
     def _run(
         self, statement: str, values: Sequence[tuple[object, ...]] = ((),)

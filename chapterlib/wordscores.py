@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,12 @@ import torch
 from tqdm.auto import tqdm
 
 from chapterlib import models
-from chapterlib.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.devices import place
 from chapterlib.hidden_states import Floats
-from chapterlib.likelihood import Batch, log_likelihoods, word_tokens
+from chapterlib.likelihood import log_likelihoods, word_tokens
 from chapterlib.settings import get_settings
 from chapterlib.store import VectorStore
 
-# Computed rows go to disk at least this often (seconds): a kill costs no more.
-FLUSH_SECONDS = 5.0
 # So many characters before a word decide how it is cut into tokens.
 TAIL = 20
 
@@ -71,8 +68,7 @@ def word_scores(
         If the model can't be found.
     """
     source = models.resolve(model)
-    device = torch.device(device) if device else pick_device()
-    dtype = as_dtype(dtype) if dtype else pick_dtype(device)
+    device, dtype = place(device, dtype)
     store = None
     found: dict[str, dict[str, Floats]] = {word: {} for word in words}
     if cache:
@@ -95,39 +91,20 @@ def word_scores(
             network,
             batch_tokens=batch_tokens,
         )
+        rows = (
+            [
+                (missing[row], word, values[[column]])
+                for row, values in zip(*batch, strict=True)
+                for column, word in enumerate(new)
+            ]
+            for batch in batches
+        )
         # None leaves it to the library: no bar where TQDM_DISABLE says so.
         hidden = None if progress else True
         with tqdm(total=len(missing), desc="Scoring", disable=hidden) as bar:
-            for batch in _stored(batches, missing, new, store):
-                for row, values in zip(*batch, strict=True):
-                    for word, value in zip(new, values, strict=True):
-                        found[word][missing[row]] = np.array([value])
-                bar.update(len(batch.rows))
+            for some in store.keep(rows) if store else rows:
+                for prompt, word, value in some:
+                    found[word][prompt] = value
+                bar.update(len(some) // len(new))
     scores = [[found[word][prompt][0] for word in words] for prompt in prompts]
     return np.array(scores, np.float32).reshape(len(prompts), len(words))
-
-
-def _stored(
-    batches: Iterator[Batch],
-    prompts: list[str],
-    words: list[str],
-    store: VectorStore | None,
-) -> Iterator[Batch]:
-    """Pass batches on, and write them to the store every few seconds."""
-    waiting: list[tuple[str, str, Floats]] = []
-    written = time.monotonic()
-    try:
-        for batch in batches:
-            if store is not None:
-                waiting += [
-                    (prompts[row], word, values[[place]])
-                    for row, values in zip(*batch, strict=True)
-                    for place, word in enumerate(words)
-                ]
-                if time.monotonic() - written > FLUSH_SECONDS:
-                    store.put(waiting)
-                    waiting, written = [], time.monotonic()
-            yield batch
-    finally:  # also when the reader interrupts the cell
-        if store is not None and waiting:
-            store.put(waiting)

@@ -173,8 +173,8 @@ def test_an_interrupt_keeps_what_was_done(
 
 SLOWLY = """
 import sys, time
-from chapterlib import embeddings, features
-embeddings.FLUSH_SECONDS = 0
+from chapterlib import embeddings, features, store
+store.FLUSH_SECONDS = 0
 original = embeddings.pooled_states
 def slow(*args, **options):
     for rows in original(*args, **options):

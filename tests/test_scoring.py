@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from transformers import DecisionConfig, pipeline
 
-from chapterlib import likelihood, models, wordscores
+from chapterlib import likelihood, models, store, wordscores
 from chapterlib.demonstrations import NearestExamples
 from chapterlib.scoring import CONTENT_FREE, LabelScorer
 from chapterlib.wordscores import word_scores
@@ -182,7 +182,7 @@ def test_an_interrupt_keeps_what_was_done(
 def test_what_was_done_is_written_as_it_goes(
     scorer: LabelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wordscores, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(store, "FLUSH_SECONDS", 0)
     first = scorer.predict_proba(TEXTS)
     _forbid_loading(monkeypatch)
     np.testing.assert_array_equal(scorer.predict_proba(TEXTS), first)
