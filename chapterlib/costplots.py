@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from chapterlib.style import OKABE_ITO, begin, class_style, styled
 
@@ -58,19 +59,7 @@ def memory_bars(
             label=str(part),
         )
         left += values[:, i]
-    for row, total in enumerate(left):
-        digits = 0 if total >= 100 else 1 if total >= 10 else 2
-        ax.annotate(
-            f"{total:,.{digits}f}",
-            (total, row),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=10,
-        )
-    ax.set_yticks(range(len(sizes)), [str(name) for name in sizes.index])
-    ax.invert_yaxis()
-    ax.tick_params(axis="y", length=0)
+    _name_bars(ax, [str(name) for name in sizes.index], left)
     ax.set(xlabel=f"memory ({unit})", xlim=(0, 1.14 * left.max()))
     ax.legend(
         loc="upper center",
@@ -115,9 +104,17 @@ def loss_bars(
     colors = [OKABE_ITO["gray"]] + [OKABE_ITO["blue"]] * (len(names) - 1)
     ax.barh(range(len(names)), values, height=0.62, color=colors)
     ax.axvline(values[0], color=OKABE_ITO["gray"], linestyle=":", linewidth=1.5)
-    for row, value in enumerate(values):
+    _name_bars(ax, names, values)
+    ax.set(xlabel=f"loss ({unit})", xlim=(0, 1.12 * max(values.max(), 1e-9)))
+    return ax
+
+
+def _name_bars(ax: Axes, names: Sequence[str], lengths: NDArray[np.float64]) -> None:
+    """Write each bar's name before it and its length behind it, the first on top."""
+    for row, value in enumerate(lengths):
+        digits = 0 if value >= 100 else 1 if value >= 10 else 2
         ax.annotate(
-            f"{value:.2f}",
+            f"{value:,.{digits}f}",
             (value, row),
             xytext=(5, 0),
             textcoords="offset points",
@@ -127,5 +124,3 @@ def loss_bars(
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
-    ax.set(xlabel=f"loss ({unit})", xlim=(0, 1.12 * max(values.max(), 1e-9)))
-    return ax
