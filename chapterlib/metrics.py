@@ -17,6 +17,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from chapterlib.calibration import (
+    Reliability,
+    abstention_curve,
+    reliability,
+    top_label,
+)
 from chapterlib.evaluation import (
     NO_ANSWER,
     Evaluation,
@@ -24,7 +30,13 @@ from chapterlib.evaluation import (
     class_ids,
     same_length,
 )
-from chapterlib.significance import McNemar, mcnemar
+from chapterlib.sampling import macro_f1_interval, rows_needed
+from chapterlib.significance import (
+    McNemar,
+    holm,
+    mcnemar,
+    pairwise_differences,
+)
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -34,11 +46,19 @@ __all__ = [
     "Evaluation",
     "Interval",
     "McNemar",
+    "Reliability",
+    "abstention_curve",
     "accuracy_path",
     "class_ids",
     "evaluate",
+    "holm",
     "load_accuracy",
+    "macro_f1_interval",
     "mcnemar",
+    "pairwise_differences",
+    "reliability",
+    "rows_needed",
+    "top_label",
     "wilson",
 ]
 

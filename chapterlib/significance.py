@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
-from numpy.typing import ArrayLike
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from chapterlib.evaluation import class_ids, same_length
+
+__all__ = ["McNemar", "holm", "mcnemar", "pairwise_differences"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,110 @@ def mcnemar(y_true: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
         neither=int((~right_a & ~right_b).sum()),
         p=float(binomtest(only_a, discordant).pvalue) if discordant else 1.0,
     )
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Correct p-values for their number, so that few are small by chance alone.
+
+    Parameters
+    ----------
+    p_values : array-like of float
+        Of all tests that are looked at together, in any shape.
+
+    Returns
+    -------
+    array of float, of the same shape
+        Each p-value made larger, at most 1. To call those below 0.05 real
+        differences errs anywhere among them with a probability of 0.05 at most.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or not within 0 … 1.
+
+    References
+    ----------
+    S. Holm (1979), "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6(2), 65–70.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, dtype=float)
+    flat = values.ravel()
+    bad = ~((flat >= 0) & (flat <= 1))  # also true of NaN
+    if bad.any():
+        raise ValueError(
+            f"p-value number {int(np.argmax(bad))} is {flat[bad][0]}: each must lie "
+            "within 0 … 1. Leave out a test that could not be made; it must not count."
+        )
+    order = np.argsort(flat, kind="stable")
+    scaled = flat[order] * np.arange(flat.size, 0, -1)
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted.reshape(values.shape)
+
+
+def pairwise_differences(
+    y_true: ArrayLike, predictions: Mapping[str, ArrayLike]
+) -> pd.DataFrame:
+    """Test every pair of methods on the same rows, and correct for their number.
+
+    Parameters
+    ----------
+    y_true : array-like of int, shape (n,)
+        True class ids.
+    predictions : mapping of str to array-like of int, shape (n,)
+        Predictions of at least two methods by name; -1 (no answer) counts as wrong.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair, in the order of the names: `a`, `b` (names), `accuracy_a`,
+        `accuracy_b` (shares), `points` (accuracy of `a` less that of `b`, in
+        percentage points), `only_a`, `only_b` (rows that one alone got right), `p`
+        (exact McNemar) and `p_holm` (corrected over all pairs of the table).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two methods, or as in `mcnemar`.
+
+    References
+    ----------
+    As in `mcnemar` and `holm`.
+
+    Examples
+    --------
+    >>> table = pairwise_differences([0, 1, 2], {"x": [0, 1, 2], "y": [0, 1, -1]})
+    >>> float(table["points"].iloc[0].round(1))
+    33.3
+    """
+    if len(predictions) < 2:
+        raise ValueError(
+            f"predictions holds {len(predictions)} of the two methods that a "
+            "difference needs: hand over at least two, by name."
+        )
+    rows = []
+    for (a, first), (b, second) in combinations(predictions.items(), 2):
+        try:
+            test = mcnemar(y_true, first, second)
+        except ValueError as error:
+            raise ValueError(f"a is {a!r}, b is {b!r}. {error}") from error
+        n = test.both + test.only_a + test.only_b + test.neither
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                "accuracy_a": (test.both + test.only_a) / n,
+                "accuracy_b": (test.both + test.only_b) / n,
+                "points": 100 * test.difference,
+                "only_a": test.only_a,
+                "only_b": test.only_b,
+                "p": test.p,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"]))
