@@ -1,6 +1,7 @@
 """The book's Sphinx extension: notebook runs, and what pages say about their data.
 
-Named in ``_config.yml``. How and where notebooks run is `notebook_runs`' concern.
+Named in ``_config.yml``. How and where notebooks run is `notebook_runs`' concern,
+measured numbers are `record_roles`', the lists `record_pages`' and `run_pages`'.
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def tidy_scripts(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
+    for part in ("record_roles", "record_pages", "run_pages"):
+        app.setup_extension(part)
     app.add_config_value("chapterbook_origin", None, "env", types=[tuple])
     # before myst-nb reads the configuration
     app.connect("config-inited", prepare, priority=100)

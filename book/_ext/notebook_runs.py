@@ -97,7 +97,7 @@ def cache_folder(environment: dict[str, str] | None = None) -> Path:
 
     A stored run is found again by its cells alone, so whatever else decides what
     they print goes into the folder's name: the package, its data files, the recorded
-    results, the tested versions, the settings and the data.
+    results, the tested and the installed versions, the settings and the data.
 
     Parameters
     ----------
@@ -111,6 +111,7 @@ def cache_folder(environment: dict[str, str] | None = None) -> Path:
     """
     if environment is None:
         environment = execution_environment()
+    from chapterlib.machine import versions
     from chapterlib.settings import get_settings
 
     ours = {k: v for k, v in os.environ.items() if k.startswith("CHAPTERLIB_")}
@@ -118,7 +119,8 @@ def cache_folder(environment: dict[str, str] | None = None) -> Path:
     settings = {**get_settings().model_dump(mode="json"), **ours, **environment}
     for place in ("cache", "ag_news", "CHAPTERLIB_CACHE"):
         settings.pop(place, None)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    state = {**settings, "versions": versions()}
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for pattern in SOURCES:
         for path in sorted(ROOT.glob(pattern)):
             if path.is_file() and "__pycache__" not in path.parts:
