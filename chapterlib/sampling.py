@@ -110,7 +110,8 @@ def rows_needed(
     -----
     Both formulas rest on the normal approximation: of two proportions [1]_, without
     correction for continuity, and of McNemar's test [2]_. The exact test of `mcnemar`
-    is more careful than the approximate one, and needs some percent more rows.
+    is more careful: with the rows of the second example it finds the difference with
+    a probability of 0.78, and takes 5% more rows to reach 0.8.
 
     References
     ----------
