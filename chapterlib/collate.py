@@ -1,11 +1,12 @@
-"""Texts to batches of tokens for training: encode, order, count what was cut."""
+"""Texts to batches of tokens: encode, order, pad, count what was cut."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
@@ -83,6 +84,48 @@ class Encoder:
         if not words:
             return []
         return list(self.tokenizer(words, add_special_tokens=False).input_ids)
+
+
+class Padded(NamedTuple):
+    """A batch of rows, filled up on the right: their numbers, tokens and mask."""
+
+    rows: list[int]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+def longest_first(
+    ids: Sequence[Sequence[int]], batch_tokens: int, pad: int
+) -> Iterator[Padded]:
+    """Batches for a pass without gradients: rows of like length, the longest first.
+
+    If memory is short, it shows at once.
+
+    Parameters
+    ----------
+    ids : sequence of lists of int
+        Encoded rows.
+    batch_tokens : int
+        Tokens in a batch, padding included; a longer row is a batch of its own.
+    pad : int
+        Token that rows are filled up with.
+
+    Yields
+    ------
+    Padded
+        Tensors of int64 [rows of the batch, tokens of the longest].
+    """
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+    while order:
+        longest = len(ids[order[0]])
+        size = max(1, batch_tokens // max(1, longest))
+        batch, order = order[:size], order[size:]
+        tokens = torch.full((len(batch), longest), pad)
+        mask = torch.zeros_like(tokens)
+        for line, row in enumerate(batch):
+            tokens[line, : len(ids[row])] = torch.tensor(ids[row])
+            mask[line, : len(ids[row])] = 1
+        yield Padded(batch, tokens, mask)
 
 
 class Rows(Sized):

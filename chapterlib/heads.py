@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from chapterlib.collate import longest_first
 from chapterlib.features import STRENGTHS, fit_probe
 
 
@@ -39,27 +40,18 @@ def logits_of(
     """
     network.eval()
     pad: Any = network.config.pad_token_id
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
     found = np.zeros((len(ids), int(network.config.num_labels)), np.float32)
     with tqdm(total=len(ids), desc="Rows", disable=None if progress else True) as bar:
-        while order:
-            longest = len(ids[order[0]])
-            size = max(1, batch_tokens // longest)
-            batch, order = order[:size], order[size:]
-            padded = torch.full((len(batch), longest), pad)
-            mask = torch.zeros_like(padded)
-            for line, row in enumerate(batch):
-                padded[line, : len(ids[row])] = torch.tensor(ids[row])
-                mask[line, : len(ids[row])] = 1
+        for batch in longest_first(ids, batch_tokens, pad):
             with torch.inference_mode():
                 logits = network(
-                    input_ids=padded.to(network.device),
-                    attention_mask=mask.to(network.device),
+                    input_ids=batch.input_ids.to(network.device),
+                    attention_mask=batch.attention_mask.to(network.device),
                 ).logits
             if found.shape[1] != logits.shape[1]:  # the states below a head
                 found = np.zeros((len(ids), logits.shape[1]), np.float32)
-            found[batch] = logits.float().cpu().numpy()
-            bar.update(len(batch))
+            found[batch.rows] = logits.float().cpu().numpy()
+            bar.update(len(batch.rows))
     return found
 
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib.collate import Encoder
+from chapterlib.collate import Encoder, longest_first
 
 Floats = npt.NDArray[np.float32]
 Row = tuple[str, str, Floats]
 
-# Up to this many tokens plain attention is faster on a CPU than the fused kernel, which
-# pays where the square of the length counts.
+# Plain attention was faster on a CPU with rows of some 60 tokens; the fused kernel
+# spares the memory of a square as long as the row, which counts with longer ones.
 SHORT = 256
 
 
@@ -60,41 +60,33 @@ def pooled_states(
     encoder = Encoder(tokenizer, template, max_length)
     rows_ids = encoder(texts)
     start, end = len(encoder.before), len(encoder.after)
-    order = sorted(range(len(texts)), key=lambda row: len(rows_ids[row]), reverse=True)
+    pad = int(network.config.pad_token_id or 0)
     on_cpu = network.device.type == "cpu"
-    while order:
-        # The longest first: if memory is short, it shows at once.
-        longest = len(rows_ids[order[0]])
+    for batch in longest_first(rows_ids, batch_tokens, pad):
         if on_cpu and hasattr(network, "set_attn_implementation"):
-            eager = longest <= SHORT
+            eager = batch.input_ids.shape[1] <= SHORT
             network.set_attn_implementation("eager" if eager else "sdpa")
-        size = max(1, batch_tokens // max(1, longest))
-        batch, order = order[:size], order[size:]
-        ids = torch.full((len(batch), longest), int(network.config.pad_token_id or 0))
-        attended = torch.zeros((len(batch), longest), dtype=torch.long)
-        inside = torch.zeros((len(batch), longest, 1))
-        for line, row in enumerate(batch):
-            whole = rows_ids[row]
-            ids[line, : len(whole)] = torch.tensor(whole)
-            attended[line, : len(whole)] = 1
-            inside[line, start : len(whole) - end] = 1
-        last = attended.sum(1) - 1
         with torch.inference_mode():
             output = network(
-                input_ids=ids.to(network.device),
-                attention_mask=attended.to(network.device),
+                input_ids=batch.input_ids.to(network.device),
+                attention_mask=batch.attention_mask.to(network.device),
                 output_hidden_states=not only_last,
                 use_cache=False,
             )
+        last = batch.attention_mask.sum(1) - 1
+        inside = batch.attention_mask.float()[..., None]
+        inside[:, :start] = 0
+        for line, stop in enumerate(last.tolist()):
+            inside[line, stop + 1 - end :] = 0
         rows = []
         for number in layers:
             found = output[0] if only_last else output.hidden_states[number]
             state = found.float().cpu()
             means = (state * inside).sum(1) / inside.sum(1)
-            ends = state[torch.arange(len(batch)), last]
+            ends = state[torch.arange(len(last)), last]
             for kind, vectors in (("mean", means), ("last", ends)):
                 rows += [
                     (texts[row], f"{kind}{number}", vector)
-                    for row, vector in zip(batch, vectors.numpy(), strict=True)
+                    for row, vector in zip(batch.rows, vectors.numpy(), strict=True)
                 ]
         yield rows

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from chapterlib.features import ProbeClassifier
 from chapterlib.fewshot import FewShotScorer, NeighborVote
+from chapterlib.presets import preset
 from chapterlib.prompting import PromptClassifier
 from chapterlib.scoring import LabelScorer
 
@@ -52,6 +53,24 @@ def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
     return GridSearchCV(pipeline, grid, scoring="accuracy", cv=folds)
 
 
+def finetuned(**options: Any) -> Callable[[int], Any]:
+    """Make a maker of `training.FinetunedClassifier`, from a seed.
+
+    Parameters
+    ----------
+    **options
+        Parameters of the classifier; the others have their defaults.
+    """
+
+    def make(seed: int) -> Any:
+        # peft takes seconds to import, which most methods need not wait for.
+        from chapterlib.training import FinetunedClassifier
+
+        return FinetunedClassifier(seed=seed, **options)
+
+    return make
+
+
 @dataclass(frozen=True)
 class Method:
     """A method of the book, ready to be measured at any budget of labels.
@@ -75,6 +94,8 @@ class Method:
     budgets : tuple of int or None, optional
         Train rows a class that it is measured with: 0 for a method that sees none,
         None for all there are; by default the budgets of the book's learning curves.
+    also : tuple of int
+        Budgets beside those.
     seeds : int
         Draws at the budgets where several are measured.
     test_per_class : int, optional
@@ -90,6 +111,7 @@ class Method:
     scores: bool = False
     asks: bool = False
     budgets: tuple[int | None, ...] | None = None
+    also: tuple[int, ...] = ()
     seeds: int = 3
     test_per_class: int | None = None
 
@@ -101,13 +123,19 @@ METHODS = (
         lambda seed: DummyClassifier(strategy="most_frequent"),
         budgets=(None,),
     ),
-    Method("tfidf", "TF-IDF + logistic regression", tfidf_classifier),
+    Method(
+        "tfidf",
+        "TF-IDF + logistic regression",
+        tfidf_classifier,
+        also=(250,),
+    ),
     Method(
         "probe",
         "Probe on hidden states",
         lambda seed: ProbeClassifier(seed=seed),
         uses_model=True,
         embeds=True,
+        also=(250,),
     ),
     Method(
         "zero-shot",
@@ -184,5 +212,19 @@ METHODS = (
         uses_model=True,
         embeds=True,
         scores=True,
+    ),
+    Method(
+        "lora",
+        "LoRA",
+        finetuned(**preset("cpu")),
+        uses_model=True,
+        also=(250,),
+    ),
+    Method(
+        "qlora",
+        "QLoRA",
+        finetuned(**preset("cpu", method="qlora")),
+        uses_model=True,
+        budgets=(128, 250, 512),
     ),
 )

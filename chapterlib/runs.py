@@ -88,7 +88,7 @@ def plan(ds: DatasetDict, only: Sequence[str] = ()) -> list[Run]:
         if only and method.slug not in only:
             continue
         budgets = PER_CLASS if method.budgets is None else method.budgets
-        for per_class in budgets:
+        for per_class in (*budgets, *method.also):
             if per_class is not None and per_class > smallest:
                 continue
             several = per_class and per_class <= SEEDS_UP_TO
@@ -133,8 +133,7 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
     predict_seconds = predicting.seconds + len(texts) * embedding
     if method.scores:
         predict_seconds = len(texts) * (1 / scoring_rate(estimator, texts) + embedding)
-    fitted = getattr(estimator, "best_estimator_", estimator)
-    weights = getattr(fitted, "pipeline_", fitted)
+    trained, stored = _weights(estimator)
     identity = _identity(run, ds)
     if method.asks:
         identity["params"][FOUND] = _accounting(estimator)
@@ -143,12 +142,12 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
         predicted,
         **identity,
         title=method.title,
-        fit_seconds=fitting.seconds + len(train) * embedding,
+        fit_seconds=_whole(fitting.seconds, estimator) + len(train) * embedding,
         predict_seconds=predict_seconds,
         peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
         peak_gpu_bytes=predicting.peak_gpu_bytes,
-        trainable_parameters=_parameters(weights),
-        size_bytes=None if method.asks else len(pickle.dumps(weights)),
+        trainable_parameters=trained,
+        size_bytes=None if method.asks else stored,
     )
 
 
@@ -235,11 +234,25 @@ def _accounting(estimator: Any) -> dict[str, Any]:
     }
 
 
-def _parameters(fitted: Any) -> int:
-    """Count the numbers that training set: weights and intercepts."""
+def _weights(estimator: Any) -> tuple[int, int]:
+    """Count the numbers that training set, and the bytes of what has to be kept."""
+    if hasattr(estimator, "trainable_parameters_"):
+        return estimator.trainable_parameters_, estimator.size_bytes_
+    fitted = getattr(estimator, "best_estimator_", estimator)
+    fitted = getattr(fitted, "pipeline_", fitted)
     final = fitted[-1] if isinstance(fitted, Pipeline) else fitted
     parts = (getattr(final, name, None) for name in ("coef_", "intercept_"))
-    return sum(int(part.size) for part in parts if part is not None)
+    count = sum(int(part.size) for part in parts if part is not None)
+    return count, len(pickle.dumps(fitted))
+
+
+def _whole(seconds: float, estimator: Any) -> float:
+    """Reckon the time of a training that was taken up again from the part run here."""
+    before = getattr(estimator, "resumed_from_", 0)
+    if not before:
+        return seconds
+    steps = estimator.history_[-1]["step"]
+    return seconds * steps / max(steps - before, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,9 +38,12 @@ def test_every_preset_fits_the_estimator(name: str) -> None:
 
 
 def test_the_defaults_are_those_of_the_cpu_but_for_the_layers() -> None:
-    made = FinetunedClassifier(**preset("cpu", first_layer=0))
+    # Adapters in every layer learn at a lower rate than those in the upper half.
+    every = {"first_layer": 0, "learning_rate": 4e-4}
+    made = FinetunedClassifier(**preset("cpu", **every))
     assert made.get_params() == FinetunedClassifier().get_params()
     assert preset("cpu")["first_layer"] == 0.5
+    assert preset("cpu")["learning_rate"] == 1e-3
 
 
 def test_the_tier_chooses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,6 +197,38 @@ def test_a_slow_method_answers_a_sample(small: Path, tiny_news: DatasetDict) -> 
     every = _only(make=lambda seed: DummyClassifier(), test_per_class=4)
     assert runs.execute(every, tiny_news).data.n_test == 16
     assert not runs.is_current(every, tiny_news, [record])
+
+
+def test_finetuning_is_recorded_with_what_it_trained(
+    small: Path, tiny_news: DatasetDict
+) -> None:
+    make = methods.finetuned(method="lora", r=2, epochs=1, progress=False)
+    tuned = _only(make=make, uses_model=True)
+    record = runs.execute(tuned, tiny_news)
+    # Two layers of width 32 whose keys and values are 16 wide, and the head.
+    adapters = 2 * 2 * ((32 + 32) + (32 + 16) + (32 + 16) + (32 + 32))
+    assert record.trainable_parameters == adapters + 4 * 32
+    assert record.size_bytes == 4 * record.trainable_parameters
+    assert record.params["r"] == 2
+    assert runs.is_current(tuned, tiny_news, [record])
+
+
+class Resumed(DummyClassifier):
+    """A classifier that took up its training after three quarters of the steps."""
+
+    resumed_from_ = 75
+    history_ = ({"step": 100},)
+
+    def fit(self, X: Any, y: Any) -> Any:
+        time.sleep(0.2)
+        return super().fit(X, y)
+
+
+def test_the_time_of_a_resumed_training_is_that_of_the_whole(
+    small: Path, tiny_news: DatasetDict
+) -> None:
+    record = runs.execute(_only(make=lambda seed: Resumed()), tiny_news)
+    assert record.fit_seconds > 4 * 0.2
 
 
 def test_embedding_time_is_reckoned(tiny_news: DatasetDict) -> None:
