@@ -160,7 +160,7 @@ METHODS = (
         uses_model=True,
         asks=True,
         budgets=(0,),
-        test_per_class=100,
+        test_per_class=50,
     ),
     Method(
         "prompt-schema",
@@ -171,7 +171,7 @@ METHODS = (
         uses_model=True,
         asks=True,
         budgets=(0,),
-        test_per_class=100,
+        test_per_class=50,
     ),
     Method(
         "few-shot-random",
