@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from chapterlib.audits import Audit, audit
+from chapterlib.bookrows import pick
 from chapterlib.origins import HUB_ID, SAMPLE, from_folder, from_hub
 from chapterlib.rows import BUILDER, LABEL_NAMES, DataError, Origin
 from chapterlib.settings import get_settings
@@ -33,7 +34,11 @@ __all__ = [
 ]
 
 
-def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
+def load_ag_news(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    rows: Literal["book"] | None = None,
+) -> DatasetDict:
     """Load AG News from a folder, from the Hub, or the shipped sample.
 
     Parameters
@@ -43,6 +48,10 @@ def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
         ``CHAPTERLIB_AG_NEWS``; where that is not set either, the Hub dataset
         ``fancyzhx/ag_news``; and where the Hub can't be reached, the sample that
         is shipped with the package, under a warning.
+    rows : "book", optional
+        Only the rows that the book's records were measured on, in their order,
+        picked out of a source that holds them (`bookrows.pick`). The sample, which
+        holds none of them, stays as it is. None: every row.
 
     Returns
     -------
@@ -54,7 +63,9 @@ def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
     ------
     DataError
         If a named source can't be read or has bad rows: what was asked for by name
-        is never replaced by something else.
+        is never replaced by something else; or if the book's rows are not there.
+    ValueError
+        If rows is neither None nor "book".
 
     Warns
     -----
@@ -67,6 +78,15 @@ def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
     Text Classification, arXiv:1509.01626. A checked copy of the rows is kept under
     ``CHAPTERLIB_CACHE``; a folder's copy is made anew when its content changes.
     """
+    if rows not in (None, "book"):
+        raise ValueError(f'rows is {rows!r}: give "book", or leave it out for all')
+    ds = _load(source)
+    if rows is None or describe(ds).is_sample:
+        return ds
+    return pick(ds)
+
+
+def _load(source: str | os.PathLike[str] | None) -> DatasetDict:
     settings = get_settings()
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     named = settings.ag_news if source is None else source
@@ -90,7 +110,7 @@ def load_ag_news(source: str | os.PathLike[str] | None = None) -> DatasetDict:
         f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
         "CHAPTERLIB_AG_NEWS to its folder.",
         UserWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
     return from_folder(SAMPLE, settings.cache, "sample")
 

@@ -43,6 +43,7 @@ __all__ = [
     "measure",
     "read",
     "results_folder",
+    "shipped_folder",
     "shown",
     "table",
     "versions",
@@ -70,7 +71,7 @@ def results_folder() -> Path:
     checkout = package.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "results").is_dir():
         return checkout / "results"
-    return _shipped()
+    return shipped_folder()
 
 
 def write(record: RunRecord, folder: str | Path | None = None) -> Path:
@@ -95,7 +96,7 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
         an installed package, which is no place to write to.
     """
     target = Path(folder) if folder is not None else results_folder()
-    if folder is None and target == _shipped():
+    if folder is None and target == shipped_folder():
         raise RecordError(
             "chapterlib is installed without a checkout, so there is no folder for "
             "new records: pass one, or set CHAPTERLIB_RESULTS."
@@ -197,7 +198,8 @@ def table(
     return summarize([r for r in found if data in (None, r.data.name)])
 
 
-def _shipped() -> Path:
+def shipped_folder() -> Path:
+    """Folder of the records that an installed wheel carries."""
     return Path(__file__).parent / "data_files" / "results"
 
 
