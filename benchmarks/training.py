@@ -28,6 +28,8 @@ from chapterlib.presets import preset
 from chapterlib.training import FinetunedClassifier
 
 RECIPE = preset("cpu")
+# Adapters in every layer have the rate that suits them: that of the classifier.
+EVERY_LAYER_RATE = FinetunedClassifier().learning_rate
 
 
 class Naive:
@@ -58,7 +60,7 @@ class Naive:
         self.network: Any = get_peft_model(network, config).train()
         trained = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            trained, RECIPE["learning_rate"], weight_decay=RECIPE["weight_decay"]
+            trained, EVERY_LAYER_RATE, weight_decay=RECIPE["weight_decay"]
         )
         steps = self.epochs * -(-len(texts) // 8)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
