@@ -28,7 +28,7 @@ from chapterlib.presets import preset
 from chapterlib.training import FinetunedClassifier
 
 RECIPE = preset("cpu")
-# Adapters in every layer have the rate that suits them: that of the classifier.
+# Adapters in every layer have the classifier's default rate, which is meant for them.
 EVERY_LAYER_RATE = FinetunedClassifier().learning_rate
 
 

@@ -38,7 +38,7 @@ def test_every_preset_fits_the_estimator(name: str) -> None:
 
 
 def test_the_defaults_are_those_of_the_cpu_but_for_the_layers() -> None:
-    # Adapters in every layer learn at a lower rate than those in the upper half.
+    # The default is adapters in every layer, at a lower rate.
     every = {"first_layer": 0, "learning_rate": 4e-4}
     made = FinetunedClassifier(**preset("cpu", **every))
     assert made.get_params() == FinetunedClassifier().get_params()
