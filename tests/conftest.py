@@ -10,12 +10,14 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 from tiny_llama import save_tiny_llama
 
 import chapterlib.settings
 from chapterlib.rows import FEATURES, LABEL_NAMES
 
+THREADS = torch.get_num_threads()
 USER_CACHE = os.environ.get("CHAPTERLIB_CACHE")
 AG_NEWS = Path(__file__).resolve().parents[2] / "shared" / "ag_news"
 
@@ -34,6 +36,20 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, child processes too.
+
+    The models here are tiny: threads would wait for each other more than they work,
+    on a busy machine many times as long.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(THREADS)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_client_left() -> Iterator[None]:
     """Close the connections of dead HTTP clients before they use up the open files."""
@@ -47,13 +63,16 @@ def no_client_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def user_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Use the user's own cache: for slow tests whose work is done once a machine."""
     if USER_CACHE:
         monkeypatch.setenv("CHAPTERLIB_CACHE", USER_CACHE)
     else:
         monkeypatch.delenv("CHAPTERLIB_CACHE")
-    return chapterlib.settings.get_settings().cache
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    torch.set_num_threads(THREADS)
+    yield chapterlib.settings.get_settings().cache
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
