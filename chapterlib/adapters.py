@@ -67,17 +67,21 @@ def load_base(
     return models.LoadedModel(tokenizer, network)
 
 
+class _WideLinear(nn.Linear):
+    """A linear layer that computes in the type of its weights, under autocast too."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
 def widen_head(network: PreTrainedModel) -> None:
     """Compute the logits in float32, whatever the layers below work in."""
-    head: Any = network.score
-    head.float()
-    head.register_forward_pre_hook(_in_own_dtype)
-
-
-def _in_own_dtype(module: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return (args[0].to(weight.dtype), *args[1:])
+    head: Any = network.score.float()
+    sizes = head.in_features, head.out_features, head.bias is not None
+    wide = _WideLinear(*sizes, device="meta")  # draws no random numbers
+    wide.weight, wide.bias = head.weight, head.bias
+    network.score = wide
 
 
 def make_trainable(

@@ -103,8 +103,9 @@ def load(
     classifier.set_params(model=str(whole), device=device, dtype=dtype)
     place = finetuning.place(classifier)
     method = known["params"]["method"]
+    merged = not known["adapter"] and method in ("lora", "qlora")
     tokenizer, network = adapters.load_base(
-        method if known["adapter"] else "head",
+        "head" if merged else method,
         whole,
         known["labels"],
         device=place[0],

@@ -57,9 +57,10 @@ def fit(
         prefix = _install_prefix(classifier, network, source.sha256, dtype)
         try:
             if classifier.head_init == "probe":
-                heads.probe_head(
-                    network, train.ids, train.labels or [], seed=classifier.seed
-                )
+                with arithmetic(classifier):
+                    heads.probe_head(
+                        network, train.ids, train.labels or [], seed=classifier.seed
+                    )
             trained = _trainable(classifier, network)
             trainer = trainers.make_trainer(
                 trained,
@@ -145,6 +146,17 @@ def place(classifier: FinetunedClassifier) -> tuple[torch.device, torch.dtype]:
             "leave it out"
         )
     return device, dtype
+
+
+def arithmetic(classifier: FinetunedClassifier) -> torch.autocast:
+    """Context in which the network predicts with the numbers that it was trained with.
+
+    Weights that are trained whole are kept in float32; training casts them to the type
+    that is fast here as it goes, and so does this.
+    """
+    device, dtype = place(classifier)
+    narrowed = classifier.method == "full" and dtype != torch.float32
+    return torch.autocast(device.type, dtype if narrowed else None, enabled=narrowed)
 
 
 def make_encoder(classifier: FinetunedClassifier, base: models.LoadedModel) -> Encoder:

@@ -54,7 +54,8 @@ class PersistenceMixin:
         model : str or path, optional
             The base of the adapters, where it was a local folder.
         device, dtype : optional
-            As for `models.load`.
+            As for `models.load`. Weights that were trained whole stay in float32;
+            `dtype` is then what they compute in.
 
         Raises
         ------

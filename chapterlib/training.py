@@ -217,7 +217,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
     def decision_function(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Logits, in the order of ``classes_``: shape [n, k]."""
         check_is_fitted(self)
-        with resilience.explained("predicting"):
+        with resilience.explained("predicting"), finetuning.arithmetic(self):
             return heads.logits_of(
                 self.network_, self.encoder_(texts), progress=self.progress
             )

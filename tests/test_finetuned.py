@@ -52,6 +52,28 @@ def fitted(
 every_method = pytest.mark.parametrize("fitted", METHODS, indirect=True)
 
 
+def test_whole_weights_come_back_as_they_were_trained(
+    folder: Path, tiny_news: DatasetDict, tmp_path: Path
+) -> None:
+    train = tiny_news["train"]
+    fitted = FinetunedClassifier(
+        "full", model=folder, dtype="bfloat16", device="cpu", epochs=1, progress=False
+    ).fit(list(train["text"]), list(train["label"]))
+    place = fitted.save(tmp_path / "saved")
+    narrow = FinetunedClassifier.load(place, device="cpu", dtype="bfloat16")
+    wide = FinetunedClassifier.load(place, device="cpu", dtype="float32")
+    for loaded in (narrow, wide):
+        for name, value in fitted.network_.named_parameters():
+            assert value.dtype == torch.float32
+            assert torch.equal(loaded.network_.get_parameter(name), value), name
+    logits = fitted.decision_function(TEXTS)
+    np.testing.assert_array_equal(narrow.decision_function(TEXTS), logits)
+    gap = np.abs(wide.decision_function(TEXTS) - logits).max()
+    assert 0 < gap < 0.05  # the layers compute in bfloat16
+    rounded = torch.tensor(logits).bfloat16().float().numpy()
+    assert (rounded != logits).any()  # but the head does not
+
+
 @every_method
 def test_reloaded_logits_are_the_same(
     fitted: FinetunedClassifier, folder: Path, tmp_path: Path
