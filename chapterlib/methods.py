@@ -83,6 +83,8 @@ class Method:
         From a seed to an unfitted estimator over lists of texts.
     uses_model : bool
         Whether it runs the language model of the settings.
+    served_as : str, optional
+        Name of the model that it asks of a host instead.
     embeds : bool
         Whether `fit` embeds the training rows by `features.embed`.
     scores : bool
@@ -107,6 +109,7 @@ class Method:
     title: str
     make: Callable[[int], Any]
     uses_model: bool = False
+    served_as: str | None = None
     embeds: bool = False
     scores: bool = False
     asks: bool = False

@@ -23,6 +23,7 @@ from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from chapterlib import data, models, records
+from chapterlib.hosted import hosted_methods
 from chapterlib.methods import METHODS, Method
 from chapterlib.rates import embedding_rate, scoring_rate
 
@@ -70,21 +71,23 @@ def plan(ds: DatasetDict, only: Sequence[str] = ()) -> list[Run]:
     ds : DatasetDict
         Budgets that its train split can't fill are left out.
     only : sequence of str
-        Slugs of methods; all by default.
+        Slugs of methods; all by default, those that ask a hosted model included where
+        the settings name one.
 
     Raises
     ------
     ValueError
         If a slug is no method's.
     """
-    known = [method.slug for method in METHODS]
+    methods = (*METHODS, *hosted_methods())
+    known = [method.slug for method in methods]
     if strange := sorted(set(only) - set(known)):
         raise ValueError(
             f"no method {', '.join(strange)}: there are {', '.join(known)}"
         )
     smallest = int(np.bincount(ds["train"]["label"]).min())
     runs = []
-    for method in METHODS:
+    for method in methods:
         if only and method.slug not in only:
             continue
         budgets = PER_CLASS if method.budgets is None else method.budgets
@@ -203,7 +206,7 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     )
     return {
         "method": run.method.slug,
-        "model": source.name if source else None,
+        "model": source.name if source else run.method.served_as,
         "model_sha256": source.sha256 if source else None,
         "data": used.model_dump(),
         "seed": run.seed,
