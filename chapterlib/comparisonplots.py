@@ -229,7 +229,7 @@ def _plain_numbers(ax: Axes, name: str) -> None:
     """Write the powers of ten of a log axis as numbers, with no ticks between."""
     axis = ax.xaxis if name == "x" else ax.yaxis
     low, high = ax.get_xlim() if name == "x" else ax.get_ylim()
-    few = high / low < 30
+    few = high / low < 100
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

@@ -249,7 +249,9 @@ def fingerprint(dataset: Dataset) -> str:
     return hasher.hexdigest()[:16]
 
 
-def balanced_sample(dataset: Dataset, per_class: int, seed: int = 0) -> Dataset:
+def balanced_sample(
+    dataset: Dataset, per_class: int, seed: int = 0, *, at_most: bool = False
+) -> Dataset:
     """Draw the same number of rows of every class, in random order.
 
     Parameters
@@ -261,16 +263,18 @@ def balanced_sample(dataset: Dataset, per_class: int, seed: int = 0) -> Dataset:
     seed : int
         Seed of the draw. With one seed the sample of a larger `per_class` begins with
         the sample of a smaller one: a learning curve adds rows, it does not swap them.
+    at_most : bool
+        Where a class has fewer rows, draw as many of each as that one has.
 
     Returns
     -------
     datasets.Dataset
-        ``per_class`` times the number of classes rows.
+        ``per_class`` times the number of classes rows, or fewer with `at_most`.
 
     Raises
     ------
     DataError
-        If a class has fewer rows than asked for.
+        If a class has fewer rows than asked for, or none.
     """
     if per_class < 1:
         raise DataError(f"per_class is {per_class}; ask for at least 1 row a class.")
@@ -283,6 +287,8 @@ def balanced_sample(dataset: Dataset, per_class: int, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
     smallest = min(range(len(drawn)), key=lambda k: len(drawn[k]))
+    if at_most and len(drawn[smallest]):
+        per_class = min(per_class, len(drawn[smallest]))
     if len(drawn[smallest]) < per_class:
         raise DataError(
             f"The class {names[smallest]} has {len(drawn[smallest]):,} rows, fewer "

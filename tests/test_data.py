@@ -422,6 +422,17 @@ def test_balanced_sample_without_class_names():
     assert sorted(data.balanced_sample(rows, 1)["label"][:]) == [5, 9]
 
 
+def test_a_balanced_sample_takes_what_there_is_where_it_may(tiny_news):
+    rows = tiny_news["train"].select(range(1, 24))  # one class has a row less
+    drawn = data.balanced_sample(rows, 100, seed=3, at_most=True)
+    assert sorted(drawn["label"]) == sorted([*range(4)] * 5)
+    assert drawn[:] == data.balanced_sample(rows, 5, seed=3)[:]
+    assert data.balanced_sample(rows, 2, seed=3, at_most=True)[:] == drawn[:8]
+    none = tiny_news["train"].filter(lambda row: row["label"] != 2)
+    with pytest.raises(data.DataError, match="The class Business has 0 rows"):
+        data.balanced_sample(none, 1, at_most=True)
+
+
 def test_balanced_sample_of_too_many(tiny_news):
     rows = tiny_news["train"].filter(lambda row, i: i != 1, with_indices=True)
     with pytest.raises(DataError, match="Sports has 5 rows, fewer than the 6"):
