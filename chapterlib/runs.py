@@ -8,10 +8,6 @@ alone: what was measured before stands in ``results/``.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import pickle
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +15,9 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
-from chapterlib import data, models, records
+from chapterlib import data, estimators, models, records
 from chapterlib.hosted import hosted_methods
 from chapterlib.methods import METHODS, Method
 from chapterlib.rates import embedding_rate, scoring_rate
@@ -31,6 +26,10 @@ PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
 SEEDS_UP_TO = 128  # rows a class; a larger draw hardly depends on the seed
 # Among a record's parameters, what the run found out about itself.
 FOUND = "found"
+
+
+class RunError(RuntimeError):
+    """Runs that ended in an error, of which the first is the cause."""
 
 
 @dataclass(frozen=True)
@@ -136,16 +135,17 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
     predict_seconds = predicting.seconds + len(texts) * embedding
     if method.scores:
         predict_seconds = len(texts) * (1 / scoring_rate(estimator, texts) + embedding)
-    trained, stored = _weights(estimator)
+    trained, stored = estimators.weights(estimator)
     identity = _identity(run, ds)
     if method.asks:
-        identity["params"][FOUND] = _accounting(estimator)
+        identity["params"][FOUND] = estimators.accounting(estimator)
     return records.RunRecord.from_predictions(
         test["label"],
         predicted,
         **identity,
         title=method.title,
-        fit_seconds=_whole(fitting.seconds, estimator) + len(train) * embedding,
+        fit_seconds=estimators.whole_time(fitting.seconds, estimator)
+        + len(train) * embedding,
         predict_seconds=predict_seconds,
         peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
         peak_gpu_bytes=predicting.peak_gpu_bytes,
@@ -163,6 +163,8 @@ def measure_all(
 ) -> list[Path]:
     """Run what is missing or out of date, and write its records.
 
+    A run that fails keeps none of the others from being measured.
+
     Parameters
     ----------
     ds : DatasetDict
@@ -177,6 +179,11 @@ def measure_all(
     -------
     list of Path
         The files written.
+
+    Raises
+    ------
+    RunError
+        After all runs, if some of them failed; the message names each and its error.
     """
     source = folder or records.results_folder()
     known = records.read(source) if source.is_dir() else []
@@ -184,12 +191,23 @@ def measure_all(
     rate = None
     if any(run.method.embeds for run in todo):
         rate = embedding_rate(ds)
-    written = []
+    written, failed = [], {}
     with tqdm(todo, desc="Runs", disable=None) as bar:
         for run in bar:
             bar.set_postfix_str(str(run))
-            record = execute(run, ds, rate)
-            written.append(records.write(record, source))
+            try:
+                record = execute(run, ds, rate)
+            except Exception as error:  # of whatever kind: the others go on
+                failed[run] = error
+                tqdm.write(f"{run}: {type(error).__name__}: {error}")
+            else:
+                written.append(records.write(record, source))
+    if failed:
+        told = "; ".join(f"{run} ({error})" for run, error in failed.items())
+        raise RunError(
+            f"{len(failed)} of {len(todo)} runs failed: {told}. Mend the cause and "
+            "start again: what was measured is kept."
+        ) from next(iter(failed.values()))
     return written
 
 
@@ -210,52 +228,8 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
         "model_sha256": source.sha256 if source else None,
         "data": used.model_dump(),
         "seed": run.seed,
-        "params": _plain(estimator.get_params()),
+        "params": estimators.plain_params(estimator.get_params()),
     }
-
-
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep the parameters that JSON can hold; the rest are steps listed by name."""
-    simple = (bool, int, float, str, list, tuple, dict, type(None))
-    kept = {
-        name: value
-        for name, value in sorted(params.items())
-        if isinstance(value, simple)
-        and value == value  # scikit-learn's error_score is NaN
-        and name != "estimator__steps"
-        and name.split("__")[-1] != "progress"
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(kept))  # lists for tuples, all deep
-    return plain
-
-
-def _accounting(estimator: Any) -> dict[str, Any]:
-    """Tell what became of each article, and what it took."""
-    return {
-        "articles": dict(Counter(answer.verdict for answer in estimator.answers_)),
-        "usage": dataclasses.asdict(estimator.usage_),
-    }
-
-
-def _weights(estimator: Any) -> tuple[int, int]:
-    """Count the numbers that training set, and the bytes of what has to be kept."""
-    if hasattr(estimator, "trainable_parameters_"):
-        return estimator.trainable_parameters_, estimator.size_bytes_
-    fitted = getattr(estimator, "best_estimator_", estimator)
-    fitted = getattr(fitted, "pipeline_", fitted)
-    final = fitted[-1] if isinstance(fitted, Pipeline) else fitted
-    parts = (getattr(final, name, None) for name in ("coef_", "intercept_"))
-    count = sum(int(part.size) for part in parts if part is not None)
-    return count, len(pickle.dumps(fitted))
-
-
-def _whole(seconds: float, estimator: Any) -> float:
-    """Reckon the time of a training that was taken up again from the part run here."""
-    before = getattr(estimator, "resumed_from_", 0)
-    if not before:
-        return seconds
-    steps = estimator.history_[-1]["step"]
-    return seconds * steps / max(steps - before, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

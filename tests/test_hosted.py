@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import DatasetDict
@@ -70,7 +71,7 @@ def test_a_hosted_model_gets_records_under_its_name(
         assert record.model_sha256 is None
         assert record.data.labels_used == (0 if "zero" in record.method else 12)
         assert record.metrics.accuracy == 1.0
-        found = record.params["found"]
+        found: Any = record.params["found"]
         assert found["articles"] == {"parsed": n}
         assert found["usage"]["requests"] == 2  # ten articles in the first
         record.recompute(tiny_news["test"]["label"])

@@ -19,6 +19,13 @@ from chapterlib.fewshot import FewShotScorer, NeighborVote
 from chapterlib.scoring import LabelScorer
 
 
+class Broken(DummyClassifier):
+    """Fails when it is asked."""
+
+    def predict(self, texts: Any) -> Any:
+        raise ValueError("the key was refused")
+
+
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model, a tiny ladder of budgets and a folder for the records."""
@@ -85,6 +92,20 @@ def test_what_is_current_is_not_run_again(
     double = concatenate_datasets([tiny_news["test"], tiny_news["test"]])
     other = DatasetDict(train=tiny_news["train"], test=double)
     assert len(runs.measure_all(other, small, only=["majority"])) == 1
+
+
+def test_a_run_that_fails_stops_no_other(
+    small: Path, tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(seed: int) -> Any:
+        return Broken()
+
+    broken_one = methods.Method("broken", "Broken", broken, budgets=(5,), seeds=1)
+    (majority,) = (m for m in methods.METHODS if m.slug == "majority")
+    monkeypatch.setattr(runs, "METHODS", (broken_one, majority))
+    with pytest.raises(runs.RunError, match=r"1 of 2 runs failed: broken, 5 a class"):
+        runs.measure_all(tiny_news, small)
+    assert [record.method for record in records.read(small)] == ["majority"]
 
 
 def test_another_model_is_another_run(
