@@ -241,14 +241,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--list", action="store_true", help="print the plan, run nothing"
     )
     parser.add_argument("--results", type=Path, help="folder of the records")
+    parser.add_argument(
+        "--all-rows",
+        action="store_true",
+        help="measure on every row there is, not on those of the book's records",
+    )
     options = parser.parse_args(arguments)
-    ds = data.load_ag_news()
+    ds = data.load_ag_news(rows=None if options.all_rows else "book")
     if options.list:
         folder = options.results or records.results_folder()
         known = records.read(folder) if folder.is_dir() else []
         for run in plan(ds, options.only):
             print("current " if is_current(run, ds, known) else "to do   ", run)
         return
+    hosted = {run.method.served_as for run in plan(ds, options.only)} - {None}
+    for model in sorted(hosted):
+        print(
+            f"Rows go to {model}, and its host may bill each token. "
+            "CHAPTERLIB_BUDGET_TOKENS or CHAPTERLIB_BUDGET_USD bounds every run, "
+            "CHAPTERLIB_LLM_PROVIDER=local leaves them out."
+        )
     written = measure_all(ds, options.results, only=options.only, force=options.force)
     print(f"{len(written)} records written")
 

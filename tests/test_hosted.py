@@ -81,6 +81,24 @@ def test_a_hosted_model_gets_records_under_its_name(
     assert not [f for f in kept if f.is_file() and KEY.encode() in f.read_bytes()]
 
 
+def test_whoever_measures_is_told_that_rows_go_to_a_host(
+    server: FaultServer,
+    tiny_news: DatasetDict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(runs.data, "load_ag_news", lambda rows: tiny_news)
+    (folder := tmp_path / "results").mkdir()
+    runs.main(["--only", SLUGS[0], "--results", str(folder)])
+    told = capsys.readouterr().out
+    assert f"Rows go to {MODEL}" in told
+    assert "CHAPTERLIB_BUDGET_USD" in told
+    assert KEY not in told
+    runs.main(["--only", "majority", "--results", str(folder)])
+    assert "Rows go to" not in capsys.readouterr().out
+
+
 def test_every_row_is_shown_in_an_order_of_the_seed(
     server: FaultServer, tiny_news: DatasetDict
 ) -> None:

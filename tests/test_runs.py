@@ -273,11 +273,18 @@ def test_the_command_lists_and_measures(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runs.data, "load_ag_news", lambda: tiny_news)
+    asked: list[str | None] = []
+
+    def load(rows: str | None = None) -> DatasetDict:
+        asked.append(rows)
+        return tiny_news
+
+    monkeypatch.setattr(runs.data, "load_ag_news", load)
     arguments = ["--only", "majority", "--results", str(small)]
     runs.main([*arguments, "--list"])
     assert "to do    majority, all rows, seed 0" in capsys.readouterr().out
     runs.main(arguments)
     assert "1 records written" in capsys.readouterr().out
-    runs.main([*arguments, "--list"])
+    runs.main([*arguments, "--list", "--all-rows"])
     assert "current  majority" in capsys.readouterr().out
+    assert asked == ["book", "book", None]
