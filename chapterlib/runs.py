@@ -254,8 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in plan(ds, options.only):
             print("current " if is_current(run, ds, known) else "to do   ", run)
         return
-    hosted = {run.method.served_as for run in plan(ds, options.only)} - {None}
-    for model in sorted(hosted):
+    for model in dict.fromkeys(r.method.served_as for r in plan(ds, options.only)):
+        if model is None:
+            continue
         print(
             f"Rows go to {model}, and its host may bill each token. "
             "CHAPTERLIB_BUDGET_TOKENS or CHAPTERLIB_BUDGET_USD bounds every run, "
