@@ -386,11 +386,10 @@ def test_measure_sees_time_and_memory():
     with records.measure(interval=0.005) as idle:
         pass
     size = 320_000_000
-    with records.measure(interval=0.005) as cost:
-        # Of new pages: an array may get memory that the process has left over.
-        with mmap.mmap(-1, size) as block:
-            block.write(b"1" * size)
-            threading.Event().wait(0.1)
+    # New pages: an array may get memory that the process has left over.
+    with records.measure(interval=0.005) as cost, mmap.mmap(-1, size) as block:
+        block.write(b"1" * size)
+        threading.Event().wait(0.1)
     assert cost.seconds >= 0.1
     assert cost.peak_bytes > idle.peak_bytes + size / 2
     assert "chapterlib-memory" not in {t.name for t in threading.enumerate()}
