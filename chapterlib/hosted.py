@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +128,8 @@ def hosted_methods() -> tuple[Method, ...]:
     provider = llms.choose_provider()
     if provider == "local":
         return ()
-    model = str(getattr(llms.chat_model(provider), "model_name"))  # noqa: B009
+    client: Any = llms.chat_model(provider)
+    model: str = client.model_name
     short = model.rpartition("/")[2]
     slug = re.sub(r"[^a-z0-9]+", "-", short.lower()).strip("-")
     return (
