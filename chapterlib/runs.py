@@ -188,6 +188,12 @@ def measure_all(
     source = folder or records.results_folder()
     known = records.read(source) if source.is_dir() else []
     todo = [run for run in plan(ds, only) if force or not is_current(run, ds, known)]
+    for model in sorted({str(r.method.served_as) for r in todo if r.method.served_as}):
+        tqdm.write(
+            f"Rows go to {model}, and its host may bill each token. "
+            "CHAPTERLIB_BUDGET_TOKENS or CHAPTERLIB_BUDGET_USD bounds every run, "
+            "CHAPTERLIB_LLM_PROVIDER=local leaves them out."
+        )
     rate = None
     if any(run.method.embeds for run in todo):
         rate = embedding_rate(ds)
@@ -254,14 +260,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in plan(ds, options.only):
             print("current " if is_current(run, ds, known) else "to do   ", run)
         return
-    for model in dict.fromkeys(r.method.served_as for r in plan(ds, options.only)):
-        if model is None:
-            continue
-        print(
-            f"Rows go to {model}, and its host may bill each token. "
-            "CHAPTERLIB_BUDGET_TOKENS or CHAPTERLIB_BUDGET_USD bounds every run, "
-            "CHAPTERLIB_LLM_PROVIDER=local leaves them out."
-        )
     written = measure_all(ds, options.results, only=options.only, force=options.force)
     print(f"{len(written)} records written")
 
