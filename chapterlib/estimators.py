@@ -6,6 +6,9 @@ import dataclasses
 import json
 import pickle
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sklearn.pipeline import Pipeline
@@ -30,6 +33,28 @@ def plain_params(params: dict[str, Any]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(kept))  # lists for tuples, all deep
     return plain
+
+
+@contextmanager
+def without_earlier_states(estimator: Any) -> Iterator[None]:
+    """Let a finetuning find nothing that an earlier one computed, so that it is timed.
+
+    Parameters
+    ----------
+    estimator
+        With the parameter `cache_prefix` where it keeps states of frozen layers; any
+        other is left alone.
+    """
+    kept = estimator.get_params().get("cache_prefix")
+    if not kept:
+        yield
+        return
+    with TemporaryDirectory(prefix="chapterlib-states-") as folder:
+        estimator.set_params(cache_prefix=folder)
+        try:
+            yield
+        finally:
+            estimator.set_params(cache_prefix=kept)
 
 
 def accounting(estimator: Any) -> dict[str, Any]:

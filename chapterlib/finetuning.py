@@ -262,8 +262,10 @@ def _install_prefix(
     types = (weights.dtype, dtype, weights.device.type)
     key = (sha256, layers, only_head, quantized, types)
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    path = get_settings().cache / "prefixes" / f"{name}.sqlite"
-    return FrozenPrefix(network, layers, path, only_last=only_head)
+    folder = get_settings().cache / "prefixes"
+    if classifier.cache_prefix is not True:
+        folder = Path(classifier.cache_prefix)
+    return FrozenPrefix(network, layers, folder / f"{name}.sqlite", only_last=only_head)
 
 
 def _run_folder(

@@ -26,6 +26,8 @@ WORDS = (
     ("technology", "science"),
 )
 
+FEW = 8  # rows a class
+
 
 def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
     """Words and word pairs, weighted by TF-IDF, into a logistic regression.
@@ -103,6 +105,9 @@ class Method:
     test_per_class : int, optional
         Test rows a class that are predicted, for a method that is slow; by default all
         test rows.
+    make_from_few : callable, optional
+        As `make`, for up to `FEW` rows a class: those who train by steps have to read
+        so few rows more often.
     """
 
     slug: str
@@ -117,6 +122,13 @@ class Method:
     also: tuple[int, ...] = ()
     seeds: int = 3
     test_per_class: int | None = None
+    make_from_few: Callable[[int], Any] | None = None
+
+    def estimator(self, per_class: int | None, seed: int) -> Any:
+        """Make the unfitted estimator for so many rows a class; None is for all."""
+        few = per_class is not None and per_class <= FEW
+        make = self.make_from_few if few and self.make_from_few else self.make
+        return make(seed)
 
 
 METHODS = (
@@ -222,6 +234,7 @@ METHODS = (
         finetuned(**preset("cpu")),
         uses_model=True,
         also=(250,),
+        make_from_few=finetuned(**preset("cpu", epochs=12)),
     ),
     Method(
         "qlora",

@@ -40,6 +40,10 @@ class Run:
     per_class: int | None
     seed: int
 
+    def estimator(self) -> Any:
+        """Make the unfitted estimator of this run."""
+        return self.method.estimator(self.per_class, self.seed)
+
     def train_rows(self, ds: DatasetDict) -> Dataset:
         """Draw the train rows of this run; the same at every call."""
         if self.per_class is None:
@@ -124,10 +128,11 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
         is with scores, whose speed is measured here on some rows without the cache.
     """
     method, train = run.method, run.train_rows(ds)
-    estimator = method.make(run.seed)
+    estimator = run.estimator()
     test = run.test_rows(ds)
     texts = list(test["text"])
-    with records.measure() as fitting:
+    alone = estimators.without_earlier_states(estimator)
+    with alone, records.measure() as fitting:
         estimator.fit(list(train["text"]), list(train["label"]))
     with records.measure() as predicting:
         predicted = estimator.predict(texts)
@@ -220,7 +225,7 @@ def measure_all(
 def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     """Return what makes a run this run, as the record stores it."""
     source = models.resolve() if run.method.uses_model else None
-    estimator = run.method.make(run.seed)
+    estimator = run.estimator()
     train = run.train_rows(ds)
     used = records.DataUsed.of(
         data.describe(ds),

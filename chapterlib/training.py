@@ -74,9 +74,10 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         Stop after so many epochs without a better one; needs `validation`.
     group_by_length : bool
         Put rows of like length into a batch: next to no padding.
-    cache_prefix : bool
+    cache_prefix : bool or path
         Compute the frozen layers below `first_layer` once a row, and keep their
-        states under the setting ``CHAPTERLIB_CACHE`` (`prefix.FrozenPrefix`).
+        states in this folder, or under the setting ``CHAPTERLIB_CACHE``
+        (`prefix.FrozenPrefix`).
     gradient_checkpointing : bool
         Less memory for more time.
     compile_model : bool
@@ -146,7 +147,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         validation: float = 0.0,
         patience: int | None = None,
         group_by_length: bool = True,
-        cache_prefix: bool = True,
+        cache_prefix: bool | str | Path = True,
         gradient_checkpointing: bool = False,
         compile_model: bool = False,
         label_names: Sequence[str] | None = None,

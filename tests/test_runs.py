@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import DatasetDict, concatenate_datasets
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 
-from chapterlib import methods, rates, records, runs
+from chapterlib import estimators, methods, rates, records, runs
 from chapterlib.fewshot import FewShotScorer, NeighborVote
 from chapterlib.scoring import LabelScorer
 
@@ -232,6 +232,56 @@ def test_finetuning_is_recorded_with_what_it_trained(
     assert record.size_bytes == 4 * record.trainable_parameters
     assert record.params["r"] == 2
     assert runs.is_current(tuned, tiny_news, [record])
+
+
+class Keeping(BaseEstimator):
+    """An estimator that keeps states in a folder, and tells in which it did."""
+
+    def __init__(self, cache_prefix: bool | str = True) -> None:
+        self.cache_prefix = cache_prefix
+
+    def fit(self, X: Any, y: Any) -> Any:
+        self.folder_ = self.cache_prefix
+        return self
+
+
+def test_a_training_is_timed_without_earlier_states() -> None:
+    keeping = Keeping()
+    with estimators.without_earlier_states(keeping):
+        assert list(Path(keeping.cache_prefix).iterdir()) == []
+        keeping.fit(["a", "b"], [0, 1])
+    assert keeping.cache_prefix is True
+    assert not Path(keeping.folder_).exists()
+    for alone in (Keeping(cache_prefix=False), DummyClassifier()):
+        before = alone.get_params()
+        with estimators.without_earlier_states(alone):
+            assert alone.get_params() == before
+
+
+def test_finetuning_leaves_no_states_behind(
+    tmp_path: Path, tiny_news: DatasetDict
+) -> None:
+    options: dict[str, Any] = {"method": "lora", "r": 2, "epochs": 1, "first_layer": 1}
+    tuned = _only(make=methods.finetuned(**options, progress=False), uses_model=True)
+    record = runs.execute(tuned, tiny_news)
+    assert record.params["cache_prefix"] is True
+    assert not (tmp_path / "cache" / "prefixes").exists()
+    tuned.estimator().fit(tiny_news["test"]["text"][:], tiny_news["test"]["label"][:])
+    assert (tmp_path / "cache" / "prefixes").exists()
+
+
+def test_few_rows_have_a_recipe_of_their_own(tiny_news: DatasetDict) -> None:
+    most: dict[str, Any] = {"make": lambda seed: DummyClassifier(strategy="uniform")}
+    few = methods.Method(
+        "own", "Own", **most, make_from_few=lambda s: DummyClassifier()
+    )
+    assert few.estimator(methods.FEW, 0).strategy == "prior"
+    assert few.estimator(methods.FEW + 1, 0).strategy == "uniform"
+    assert few.estimator(None, 0).strategy == "uniform"
+    assert methods.Method("own", "Own", **most).estimator(1, 0).strategy == "uniform"
+    record = runs.execute(runs.Run(few, 5, 0), tiny_news)
+    assert record.params["strategy"] == "prior"
+    assert runs.is_current(runs.Run(few, 5, 0), tiny_news, [record])
 
 
 class Resumed(DummyClassifier):
