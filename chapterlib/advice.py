@@ -88,20 +88,20 @@ LINES = (
         "LoRA would suit you, but the model does not fit into memory",
     ),
     _Line(
-        "lp-ft",
-        "LoRA from a probe (LP-FT)",
-        "as LoRA",
-        _trained,
-        "as LoRA",
-        "you have a probe already, and it is not enough",
-    ),
-    _Line(
         "full",
         "Full finetuning",
         "thousands of labels",
         _trained,
         "a whole model a task",
         "the model is small, there is one task, and a GPU",
+    ),
+    _Line(
+        "lp-ft",
+        "Full finetuning from a probe (LP-FT)",
+        "as full finetuning",
+        _trained,
+        "as full finetuning",
+        "you would finetune the whole model anyway: its head then starts well",
     ),
 )
 HOSTED = {

@@ -13,8 +13,9 @@ def answering_bytes(run: RunRecord) -> int | None:
     """Bytes of everything that a run's answers are computed from.
 
     The language model counts with two bytes a weight, or with those of NF4 where the
-    run rounded it; beside it lies what was fitted. The program around them (Python,
-    torch, the states of a pass) is left out, for it depends on neither.
+    run rounded it; beside it lies what was fitted. Weights that were all trained are
+    kept in float32. The program around them (Python, torch, the states of a pass) is
+    left out, for it depends on neither.
 
     Parameters
     ----------
@@ -33,16 +34,16 @@ def answering_bytes(run: RunRecord) -> int | None:
     >>> sizes["tfidf"] < sizes["qlora"] < sizes["lora"]
     True
     """
-    if run.size_bytes is None or run.model is None:
+    trained = run.params.get("method")
+    # Trained whole, the model itself is what was fitted.
+    if run.size_bytes is None or run.model is None or trained == "full":
         return run.size_bytes
     known = [name for name in PRESETS if name in run.model]
     if not known:
         return None
-    trained = run.params.get("method")
     model = costs.memory(
         max(known, key=len),
         labels=len(run.data.label_names) if trained else None,
         quantization="nf4" if trained == "qlora" else None,
     ).weights
-    # Trained whole, the model itself is what was fitted.
-    return model if trained == "full" else model + run.size_bytes
+    return model + run.size_bytes

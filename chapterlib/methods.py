@@ -18,6 +18,10 @@ from chapterlib.presets import preset
 from chapterlib.prompting import PromptClassifier
 from chapterlib.scoring import LabelScorer
 
+# Every weight learns, from the embeddings up. The rate was tried on held-out training
+# rows; a head from a probe is all that LP-FT changes.
+WHOLE = preset("cpu", method="full", first_layer=0, learning_rate=1e-4, warmup=0.1)
+
 # Two common words a class; on training rows their mean did better than one.
 WORDS = (
     ("politics", "war"),
@@ -26,7 +30,9 @@ WORDS = (
     ("technology", "science"),
 )
 
-FEW = 8  # rows a class
+# Rows a class up to which three epochs are too few steps: on held-out training rows,
+# 32 labels gave LoRA 0.60 after three epochs and 0.83 after twelve.
+FEW = 32
 
 
 def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
@@ -242,5 +248,19 @@ METHODS = (
         finetuned(**preset("cpu", method="qlora")),
         uses_model=True,
         budgets=(128, 250, 512),
+    ),
+    Method(
+        "full",
+        "Full finetuning",
+        finetuned(**WHOLE),
+        uses_model=True,
+        budgets=(128, 512),
+    ),
+    Method(
+        "lp-ft",
+        "Full finetuning from a probe",
+        finetuned(**WHOLE, head_init="probe"),
+        uses_model=True,
+        budgets=(128, 512),
     ),
 )

@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from chapterlib import data, estimators, models, records
+from chapterlib.apart import apart
 from chapterlib.hosted import hosted_methods
 from chapterlib.methods import METHODS, Method
 from chapterlib.rates import embedding_rate, scoring_rate
@@ -39,6 +40,11 @@ class Run:
     method: Method
     per_class: int | None
     seed: int
+
+    @property
+    def name(self) -> tuple[str, int | None, int]:
+        """Slug of the method, rows a class and seed: what tells runs apart."""
+        return self.method.slug, self.per_class, self.seed
 
     def estimator(self) -> Any:
         """Make the unfitted estimator of this run."""
@@ -165,6 +171,7 @@ def measure_all(
     *,
     only: Sequence[str] = (),
     force: bool = False,
+    one_process: bool = True,
 ) -> list[Path]:
     """Run what is missing or out of date, and write its records.
 
@@ -179,6 +186,9 @@ def measure_all(
         Slugs of methods; all by default.
     force : bool
         Run also what has a current record.
+    one_process : bool
+        Run all here. Otherwise each run of a language model has a process of its own,
+        so that its peak memory holds nothing that another run left there.
 
     Returns
     -------
@@ -201,13 +211,16 @@ def measure_all(
         )
     rate = None
     if any(run.method.embeds for run in todo):
-        rate = embedding_rate(ds)
+        rate = embedding_rate(ds) if one_process else apart(embedding_rate, ds)
     written, failed = [], {}
     with tqdm(todo, desc="Runs", disable=None) as bar:
         for run in bar:
             bar.set_postfix_str(str(run))
             try:
-                record = execute(run, ds, rate)
+                if one_process or not run.method.uses_model:
+                    record = execute(run, ds, rate)
+                else:
+                    record = apart(_execute_named, *run.name, ds, rate)
             except Exception as error:  # of whatever kind: the others go on
                 failed[run] = error
                 tqdm.write(f"{run}: {type(error).__name__}: {error}")
@@ -220,6 +233,14 @@ def measure_all(
             "start again: what was measured is kept."
         ) from next(iter(failed.values()))
     return written
+
+
+def _execute_named(
+    slug: str, per_class: int | None, seed: int, ds: DatasetDict, rate: float | None
+) -> records.RunRecord:
+    """Find the run of this name, and execute it: a method itself can't be pickled."""
+    (method,) = (m for m in METHODS if m.slug == slug)
+    return execute(Run(method, per_class, seed), ds, rate)
 
 
 def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
@@ -265,7 +286,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in plan(ds, options.only):
             print("current " if is_current(run, ds, known) else "to do   ", run)
         return
-    written = measure_all(ds, options.results, only=options.only, force=options.force)
+    written = measure_all(
+        ds,
+        options.results,
+        only=options.only,
+        force=options.force,
+        one_process=False,
+    )
     print(f"{len(written)} records written")
 
 

@@ -284,6 +284,25 @@ def test_few_rows_have_a_recipe_of_their_own(tiny_news: DatasetDict) -> None:
     assert runs.is_current(runs.Run(few, 5, 0), tiny_news, [record])
 
 
+def test_a_model_runs_in_a_process_of_its_own(
+    small: Path, tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(run: runs.Run, *_: Any) -> Any:
+        raise AssertionError(f"{run} is run here")
+
+    monkeypatch.setattr(runs, "execute", execute)
+    other = runs.plan(tiny_news, ["probe"])[-1]
+    assert other.name == ("probe", None, 0)
+    monkeypatch.setattr(runs, "plan", lambda *_: [other])
+    assert len(runs.measure_all(tiny_news, small, one_process=False)) == 1
+    (record,) = records.read(small)
+    assert record.model == "tiny-llama"
+    record.recompute(tiny_news["test"]["label"])
+    monkeypatch.setattr(runs, "plan", lambda *_: [_only()])
+    with pytest.raises(runs.RunError, match="own, 5 a class, seed 0 is run here"):
+        runs.measure_all(tiny_news, small, one_process=False)
+
+
 class Resumed(DummyClassifier):
     """A classifier that took up its training after three quarters of the steps."""
 
