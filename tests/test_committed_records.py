@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -50,7 +51,8 @@ def test_records_of_a_chat_model_account_for_every_article() -> None:
     asked = [record for record in COMMITTED if BY_SLUG[record.method].asks]
     assert asked
     for record in asked:
-        articles = record.params[runs.FOUND]["articles"]
+        found: Any = record.params[runs.FOUND]
+        articles = found["articles"]
         assert sum(articles.values()) == record.data.n_test
         assert articles.get("parsed", 0) == record.metrics.answered
 
