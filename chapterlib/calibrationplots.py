@@ -11,8 +11,9 @@ from matplotlib.ticker import PercentFormatter
 
 from chapterlib.calibration import Reliability
 from chapterlib.labelplaces import short_names
+from chapterlib.looks import method_style
 from chapterlib.metrics import wilson
-from chapterlib.style import begin, label_ends, method_style, need, styled
+from chapterlib.style import begin, label_ends, need, styled
 
 __all__ = ["abstention_lines", "reliability_diagram"]
 

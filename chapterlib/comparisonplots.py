@@ -14,14 +14,8 @@ from chapterlib.breakeven import BreakEven
 from chapterlib.calibrationplots import abstention_lines, reliability_diagram
 from chapterlib.differenceplots import difference_matrix, stars
 from chapterlib.labelplaces import label_points, short_names
-from chapterlib.style import (
-    OKABE_ITO,
-    begin,
-    label_ends,
-    method_style,
-    need,
-    styled,
-)
+from chapterlib.looks import OKABE_ITO, method_style
+from chapterlib.style import begin, label_ends, need, styled
 
 __all__ = [
     "abstention_lines",

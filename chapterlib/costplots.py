@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from chapterlib.style import OKABE_ITO, begin, class_style, styled
+from chapterlib.looks import OKABE_ITO, class_style
+from chapterlib.style import begin, styled
 
 __all__ = ["loss_bars", "memory_bars"]
 

@@ -10,16 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from chapterlib.looks import Look, class_style, method_style
 from chapterlib.metrics import wilson
-from chapterlib.style import (
-    Look,
-    begin,
-    class_style,
-    label_ends,
-    method_style,
-    need,
-    styled,
-)
+from chapterlib.style import begin, label_ends, need, styled
 
 
 @styled

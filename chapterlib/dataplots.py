@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
-from chapterlib.style import begin, class_style, ink, styled
+from chapterlib.looks import class_style, ink
+from chapterlib.style import begin, styled
 
 
 @styled

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from chapterlib.style import ink, method_style
+from chapterlib.looks import ink, method_style
 
 __all__ = ["label_points", "short_names"]
 

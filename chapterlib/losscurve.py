@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from chapterlib.style import begin, class_style, label_ends, styled
+from chapterlib.looks import class_style
+from chapterlib.style import begin, label_ends, styled
 
 
 @styled

@@ -25,18 +25,10 @@ from chapterlib.dataplots import (
     length_histogram,
     projection,
 )
+from chapterlib.looks import METHOD_STYLES, ink, method_style
 from chapterlib.metrics import Evaluation
 from chapterlib.records import RecordError, RunRecord, read, table
-from chapterlib.style import (
-    METHOD_STYLES,
-    begin,
-    ink,
-    method_style,
-    need,
-    style,
-    styled,
-    use_style,
-)
+from chapterlib.style import begin, need, style, styled, use_style
 
 __all__ = [
     "METHOD_STYLES",

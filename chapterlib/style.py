@@ -15,25 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from chapterlib.looks import (
-    CLASS_STYLES,
-    METHOD_STYLES,
-    OKABE_ITO,
-    Look,
-    class_style,
-    ink,
-    method_style,
-)
+from chapterlib.looks import ink
 
 __all__ = [
-    "CLASS_STYLES",
-    "METHOD_STYLES",
-    "OKABE_ITO",
-    "Look",
-    "class_style",
-    "ink",
-    "method_style",
+    "begin",
+    "label_ends",
+    "need",
+    "spread",
     "style",
+    "styled",
     "use_style",
 ]
 

@@ -13,7 +13,8 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from chapterlib.style import OKABE_ITO, begin, class_style, ink, need, styled
+from chapterlib.looks import OKABE_ITO, class_style, ink
+from chapterlib.style import begin, need, styled
 
 __all__ = [
     "FORMATS",

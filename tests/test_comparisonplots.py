@@ -21,7 +21,8 @@ from numpy.testing import assert_allclose
 
 from chapterlib import comparisonplots, metrics, prices
 from chapterlib.labelplaces import label_points, short_names
-from chapterlib.style import METHOD_STYLES, begin
+from chapterlib.looks import METHOD_STYLES
+from chapterlib.style import begin
 
 METHODS = list(METHOD_STYLES)
 

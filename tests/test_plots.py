@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from chapterlib import metrics, plots, records
+from chapterlib import looks, metrics, plots, records
 from chapterlib import style as look
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
@@ -305,20 +305,20 @@ def test_what_cannot_be_drawn_is_refused(draw, message):
 
 
 def test_known_methods_look_apart_and_unknown_ones_are_gray():
-    looks = [(m.color, m.marker) for m in plots.METHOD_STYLES.values()]
-    assert len(set(looks)) == len(looks)
+    shown = [(m.color, m.marker) for m in plots.METHOD_STYLES.values()]
+    assert len(set(shown)) == len(shown)
     assert plots.method_style("probe-llama") == plots.METHOD_STYLES["probe"]
-    assert plots.method_style("prober").color == look.OKABE_ITO["gray"]
+    assert plots.method_style("prober").color == looks.OKABE_ITO["gray"]
     assert plots.method_style("prober").label == "prober"
-    assert look.class_style(9) == look.class_style(1)
+    assert looks.class_style(9) == looks.class_style(1)
 
 
-@pytest.mark.parametrize("color", look.OKABE_ITO.values())
+@pytest.mark.parametrize("color", looks.OKABE_ITO.values())
 def test_ink_can_be_read_on_white(color):
     def linear(c):
         return c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
 
-    red, green, blue = (linear(c) for c in to_rgb(look.ink(color)))
+    red, green, blue = (linear(c) for c in to_rgb(looks.ink(color)))
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     assert 1.05 / (luminance + 0.05) > 4.45
 
