@@ -13,6 +13,8 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
+from chapterlib import llms
+
 
 def plain_params(params: dict[str, Any]) -> dict[str, Any]:
     """Keep the parameters that JSON can hold; the rest are steps listed by name.
@@ -36,25 +38,29 @@ def plain_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def without_earlier_states(estimator: Any) -> Iterator[None]:
-    """Let a finetuning find nothing that an earlier one computed, so that it is timed.
+def without_earlier_work(estimator: Any) -> Iterator[None]:
+    """Let a run find nothing that an earlier one kept, so that it is timed whole.
 
     Parameters
     ----------
     estimator
-        With the parameter `cache_prefix` where it keeps states of frozen layers; any
-        other is left alone.
+        With `cache_prefix` where it keeps states of frozen layers, or with ``"local"``
+        as its `llm`, whose replies are kept; any other is left alone, a hosted model
+        too: its replies were paid for.
     """
-    kept = estimator.get_params().get("cache_prefix")
-    if not kept:
-        yield
-        return
-    with TemporaryDirectory(prefix="chapterlib-states-") as folder:
-        estimator.set_params(cache_prefix=folder)
+    params = estimator.get_params(deep=False)
+    with TemporaryDirectory(prefix="chapterlib-run-") as folder:
+        fresh: dict[str, Any] = {}
+        if params.get("cache_prefix"):
+            fresh = {"cache_prefix": folder}
+        elif params.get("llm") == "local":
+            model = llms.chat_model("local", cache=False)
+            fresh = {"llm": model, "price_prompt": 0.0, "price_completion": 0.0}
+        estimator.set_params(**fresh)
         try:
             yield
         finally:
-            estimator.set_params(cache_prefix=kept)
+            estimator.set_params(**{name: params[name] for name in fresh})
 
 
 def accounting(estimator: Any) -> dict[str, Any]:

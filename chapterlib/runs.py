@@ -137,11 +137,11 @@ def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.Run
     estimator = run.estimator()
     test = run.test_rows(ds)
     texts = list(test["text"])
-    alone = estimators.without_earlier_states(estimator)
-    with alone, records.measure() as fitting:
-        estimator.fit(list(train["text"]), list(train["label"]))
-    with records.measure() as predicting:
-        predicted = estimator.predict(texts)
+    with estimators.without_earlier_work(estimator):
+        with records.measure() as fitting:
+            estimator.fit(list(train["text"]), list(train["label"]))
+        with records.measure() as predicting:
+            predicted = estimator.predict(texts)
     embedding = 1 / rate if rate and method.embeds else 0
     predict_seconds = predicting.seconds + len(texts) * embedding
     if method.scores:

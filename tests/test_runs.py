@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import DatasetDict, concatenate_datasets
+from fault_server import FaultServer
 from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 
-from chapterlib import estimators, methods, rates, records, runs
+from chapterlib import estimators, llms, methods, rates, records, runs
 from chapterlib.fewshot import FewShotScorer, NeighborVote
+from chapterlib.prompting import PromptClassifier
 from chapterlib.scoring import LabelScorer
 
 
@@ -210,6 +212,30 @@ def test_what_became_of_each_article_is_recorded(
     assert runs.is_current(asked, tiny_news, [record])  # it is no part of the settings
 
 
+def test_a_local_model_gets_no_earlier_replies(
+    tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = llms.chat_model
+    with FaultServer(lambda text: "World") as server:
+
+        def served(provider: str, **options: Any) -> Any:
+            assert provider == "local"
+            url = server.base_url
+            return make("openai", "m", base_url=url, api_key="none", **options)
+
+        monkeypatch.setattr(llms, "chat_model", served)
+        asked = _only(make=lambda seed: PromptClassifier("local"), asks=True)
+        asked.estimator().predict(tiny_news["test"]["text"])
+        sent = len(server.requests)
+        record = runs.execute(asked, tiny_news)
+        assert len(server.requests) == 2 * sent
+    found: Any = record.params["found"]
+    assert found["usage"]["requests"] == sent
+    assert (found["usage"]["cached"], found["usage"]["usd"]) == (0, 0.0)
+    assert found["usage"]["completion_tokens"] > 0
+    assert (record.params["llm"], record.params["price_prompt"]) == ("local", None)
+
+
 def test_a_slow_method_answers_a_sample(small: Path, tiny_news: DatasetDict) -> None:
     slow = _only(make=lambda seed: DummyClassifier(), test_per_class=2)
     record = runs.execute(slow, tiny_news)
@@ -245,16 +271,16 @@ class Keeping(BaseEstimator):
         return self
 
 
-def test_a_training_is_timed_without_earlier_states() -> None:
+def test_a_training_is_timed_without_earlier_work() -> None:
     keeping = Keeping()
-    with estimators.without_earlier_states(keeping):
+    with estimators.without_earlier_work(keeping):
         assert list(Path(keeping.cache_prefix).iterdir()) == []
         keeping.fit(["a", "b"], [0, 1])
     assert keeping.cache_prefix is True
     assert not Path(keeping.folder_).exists()
     for alone in (Keeping(cache_prefix=False), DummyClassifier()):
         before = alone.get_params()
-        with estimators.without_earlier_states(alone):
+        with estimators.without_earlier_work(alone):
             assert alone.get_params() == before
 
 
