@@ -1,12 +1,14 @@
 """Articles a second through a chat model: batch after batch against `PromptClassifier`.
 
     python benchmarks/prompting.py [--rows 1280] [--latency 0.2] [--concurrency 16]
+        [--faulty 0.1] [--tries 3]
 
 Plain: batches of 10 one after another through ``Dataset.map``, and a batch is dropped
 when its reply has not exactly one label an article. Ours: the same batches, several
 requests at once, into an empty reply cache; then again from that cache. Both speak
 through the same client to a server on loopback that waits before each reply. At the end
-a tenth of the replies are faulty, and what counts is how many articles get an answer.
+a tenth of the replies are faulty, and what counts is how many articles get an answer:
+ours asks again about each article that has none, alone, up to `--tries` times.
 """
 
 from __future__ import annotations
@@ -81,10 +83,16 @@ def one_after_another(texts: list[str], llm: BaseChatModel) -> list[str | None]:
     return rows.map(label, batched=True, batch_size=BATCH)["said"][:]
 
 
-def ours(texts: list[str], llm: BaseChatModel, concurrency: int) -> list[int | None]:
+def ours(
+    texts: list[str], llm: BaseChatModel, options: argparse.Namespace
+) -> list[int | None]:
     """Label texts by `PromptClassifier`; None where there is no answer."""
     classifier = PromptClassifier(
-        llm, batch_size=BATCH, max_concurrency=concurrency, progress=False
+        llm,
+        batch_size=BATCH,
+        max_concurrency=options.concurrency,
+        lone_tries=options.tries,
+        progress=False,
     )
     return [answer.label for answer in classifier.predict_answers(texts)]
 
@@ -101,7 +109,6 @@ def measure(
     texts: list[str], url: str, options: argparse.Namespace
 ) -> dict[str, tuple[float, int]]:
     """Time each way against one server."""
-    many = options.concurrency
     with tempfile.TemporaryDirectory() as folder:
 
         def model(cache: bool) -> BaseChatModel:
@@ -116,10 +123,10 @@ def measure(
                 cache=cache and ReplyCache(Path(folder) / "replies.sqlite", url),
             )
 
-        ours(texts[:BATCH], model(False), many)  # imports and the server wake up
+        ours(texts[:BATCH], model(False), options)  # imports and the server wake up
         plain = timed(one_after_another, texts, model(False))
-        cold = timed(ours, texts, model(True), many)
-        warm = timed(ours, texts, model(True), many)
+        cold = timed(ours, texts, model(True), options)
+        warm = timed(ours, texts, model(True), options)
     return {"plain": plain, "ours": cold, "again": warm}
 
 
@@ -130,6 +137,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--faulty", type=float, default=0.1)
+    parser.add_argument("--tries", type=int, default=3)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()

@@ -76,14 +76,14 @@ class Asker:
         self.cache = model.cache if model is not None else None
         self._extra = dict(getattr(model, "extra_body", None) or {})
 
-    def request(self, texts: Sequence[str], remind: bool = False) -> Outcome:
+    def request(self, texts: Sequence[str], unread: int = 0) -> Outcome:
         """Send one request and read its reply; a fault of the service is an outcome.
 
         Parameters
         ----------
         texts : sequence of str, length n
-        remind : bool
-            Whether to say that an earlier reply could not be read.
+        unread : int
+            How many earlier replies could not be read: if any, the prompt says so.
 
         Returns
         -------
@@ -100,8 +100,8 @@ class Asker:
             If no request can succeed.
         """
         sent = self.prompt.invoke({"articles": number_articles(texts)}).to_messages()
-        if remind:
-            sent = _with_reminder(sent)
+        if unread:
+            sent = _with_reminder(sent, unread)
         llm = self._constrain(len(texts)) if self.constrained else self.llm
         with self.meter.request(sent) as call:
             try:
@@ -132,13 +132,13 @@ class Asker:
         return self.llm.bind(extra_body={**self._extra, "response_format": form})
 
 
-def _with_reminder(messages: list[BaseMessage]) -> list[BaseMessage]:
+def _with_reminder(messages: list[BaseMessage], unread: int) -> list[BaseMessage]:
     """Append the reminder to the last message: roles may have to alternate."""
     *before, last = messages
-    return [
-        *before,
-        last.model_copy(update={"content": f"{last.content}\n\n{REMINDER}"}),
-    ]
+    content = f"{last.content}\n\n{REMINDER}"
+    if unread > 1:  # other words each time
+        content += f" This is try {unread + 1}."
+    return [*before, last.model_copy(update={"content": content})]
 
 
 def _text_of(reply: Any) -> str:

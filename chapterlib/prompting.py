@@ -36,7 +36,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     """Classify articles by asking a chat model about several of them a request.
 
     Batches go through ``prompt | llm``, several at once. Each article whose label
-    can't be read from the reply is asked about once more, alone; then its verdict
+    can't be read from the reply is asked about again, alone; then its verdict
     stands. Every text gets exactly one `Answer`, and no label is made up.
 
     Parameters
@@ -50,6 +50,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Articles a request.
     max_concurrency : int
         Requests at once.
+    lone_tries : int
+        How often an article without a label is asked about again, alone. After a
+        reply about it alone that could not be read the prompt says so, for the same
+        words would bring the same reply.
     constrained : bool
         Whether the server shall hold the reply to the JSON schema of the answers,
         which llama.cpp, vLLM, OpenAI and Together can.
@@ -96,6 +100,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         *,
         batch_size: int = 10,
         max_concurrency: int = 8,
+        lone_tries: int = 1,
         constrained: bool = False,
         max_tokens: int | None = None,
         budget_tokens: int | None = None,
@@ -108,6 +113,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.prompt = prompt
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
+        self.lone_tries = lone_tries
         self.constrained = constrained
         self.max_tokens = max_tokens
         self.budget_tokens = budget_tokens
@@ -162,6 +168,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         for name in ("batch_size", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+        if self.lone_tries < 0:
+            raise ValueError(f"lone_tries is {self.lone_tries}: give 0 or more")
         distinct = {text: i for i, text in enumerate(dict.fromkeys(rows))}
         llm = self.llm
         free = False
@@ -177,6 +185,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             list(distinct),
             batch_size=self.batch_size,
             max_concurrency=self.max_concurrency,
+            lone_tries=self.lone_tries,
             progress=self.progress,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 from tqdm.auto import tqdm
@@ -16,6 +17,15 @@ from chapterlib.parsers import Answer
 
 # Failed requests in a row, without one reply, after which no more are sent.
 GIVE_UP_AFTER = 20
+
+
+@dataclass(frozen=True)
+class _Request:
+    """About which rows, which lone try it is, and what the lone row was told before."""
+
+    rows: list[int]
+    lone: int = 0
+    unread: int = 0
 
 
 class Round:
@@ -30,6 +40,8 @@ class Round:
         Distinct: what is asked twice is paid for twice.
     batch_size, max_concurrency : int
         Articles a request, and requests at once.
+    lone_tries : int
+        How often an article that has no label yet is asked about again, alone.
     progress : bool
         Whether to show a bar where there is a terminal or notebook.
     """
@@ -41,14 +53,16 @@ class Round:
         *,
         batch_size: int = 10,
         max_concurrency: int = 8,
+        lone_tries: int = 1,
         progress: bool = True,
     ) -> None:
         self.asker, self.texts = asker, texts
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
+        self.lone_tries = lone_tries
         self.progress = progress
         self.answers: list[Answer | None] = [None] * len(texts)
-        self.asked: dict[Future[Outcome], tuple[list[int], bool]] = {}
+        self.asked: dict[Future[Outcome], _Request] = {}
         self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self.in_a_row = 0
         self.failed: dict[int, str] = {}
@@ -82,7 +96,8 @@ class Round:
         with tqdm(total=n, desc="Articles", disable=hide) as bar:
             try:
                 for start in range(0, n, size):
-                    self._send(pool, list(range(start, min(start + size, n))))
+                    rows = list(range(start, min(start + size, n)))
+                    self._send(pool, _Request(rows))
                 while self.asked:
                     self._take(pool, self.done.get(), bar)
             finally:
@@ -92,22 +107,17 @@ class Round:
                 pool.shutdown(wait=True, cancel_futures=True)
         return self._finish()
 
-    def _send(
-        self,
-        pool: ThreadPoolExecutor,
-        rows: list[int],
-        last: bool = False,
-        remind: bool = False,
-    ) -> None:
-        texts = [self.texts[row] for row in rows]
-        future = pool.submit(self.asker.request, texts, remind)
-        self.asked[future] = rows, last
+    def _send(self, pool: ThreadPoolExecutor, request: _Request) -> None:
+        texts = [self.texts[row] for row in request.rows]
+        future = pool.submit(self.asker.request, texts, request.unread)
+        self.asked[future] = request
         future.add_done_callback(self.done.put)
 
     def _take(
         self, pool: ThreadPoolExecutor, future: Future[Outcome], bar: tqdm
     ) -> None:
-        rows, last = self.asked.pop(future)
+        request = self.asked.pop(future)
+        rows = request.rows
         if future.cancelled():
             return
         if error := future.exception():
@@ -120,20 +130,21 @@ class Round:
         if outcome.failure is not None and len(rows) > 1:
             batch = outcome.call, set(rows)
             self.broken.update(dict.fromkeys(rows, batch))
-        elif outcome.failure is None and last:
+        elif outcome.failure is None and request.lone:
             self._mend(rows[0])
+        unread = request.unread + (len(rows) == 1 and outcome.failure is None)
+        may = request.lone < self.lone_tries
         for i, row in enumerate(rows):
             if outcome.failure is None:
                 self.failed.pop(row, None)
                 answer = outcome.answers[i].model_copy(update={"article": row + 1})
                 self.answers[row] = answer
-                again = not last and answer.verdict != "parsed"
+                again = may and answer.verdict != "parsed"
             else:
                 self.failed[row] = outcome.failure
-                again = not last
+                again = may
             if again and self.stop is None and self.given_up is None:
-                remind = len(rows) == 1 and outcome.failure is None
-                self._send(pool, [row], last=True, remind=remind)
+                self._send(pool, _Request([row], request.lone + 1, unread))
             else:
                 bar.update()
 

@@ -197,6 +197,38 @@ def test_a_lone_article_is_asked_about_in_other_words() -> None:
         assert asked.predict(FEW[2:3]).tolist() == [-1]
 
 
+def test_an_article_may_be_asked_about_alone_more_often() -> None:
+    def reply(messages: Messages) -> str:
+        *_, (last, text) = enumerate(read_articles(messages))
+        if last or "This is try 3." not in messages[-1]["content"]:
+            return "no idea"
+        return listed((1, label_of(text)))
+
+    with FaultServer(reply=reply) as server:
+        asked = classifier(server, lone_tries=2)
+        assert names(asked.predict_answers(FEW[:3])) == [None] * 3
+        assert len(server.requests) == 1 + 3 * 2
+        # What was told is not asked for again: one request more for each article.
+        asked.set_params(lone_tries=5)
+        assert names(asked.predict_answers(FEW[:3])) == [label_of(t) for t in FEW[:3]]
+        assert len(server.requests) == 1 + 3 * 3
+        told = [r.body["messages"][-1]["content"] for r in server.requests[1:]]
+        assert sorted(text.count(REMINDER) for text in told) == [0] * 3 + [1] * 6
+        asked.set_params(lone_tries=0)
+        assert asked.predict(FEW[:3]).tolist() == [-1] * 3
+        assert len(server.requests) == 1 + 3 * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_more_tries_a_third_of_faulty_replies_leaves_none_without(seed) -> None:
+    texts = [f"Item {i}: {'news ' * (i % 7)}" for i in range(500)]
+    quick = [fault for fault in FAULTS if fault != "time-out"]
+    faults = dict.fromkeys(quick, 0.3 / len(quick))
+    with FaultServer(label_of, faults, seed=seed) as server:
+        answers = classifier(server, lone_tries=9).predict_answers(texts)
+        assert names(answers) == [label_of(text) for text in texts]
+
+
 def test_the_text_of_a_refusal_is_read() -> None:
     refusal = AIMessage("", additional_kwargs={"refusal": "I cannot help with that."})
     asked = PromptClassifier(RunnableLambda(lambda _: refusal), progress=False)
@@ -552,10 +584,12 @@ def test_texts_that_are_none_are_refused(
         PromptClassifier(RunnableLambda(str)).predict(texts)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_concurrency"])
-def test_sizes_are_checked(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is 0"):
-        PromptClassifier(RunnableLambda(str), **{name: 0}).predict(FEW)
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("max_concurrency", 0), ("lone_tries", -1)]
+)
+def test_sizes_are_checked(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        PromptClassifier(RunnableLambda(str), **{name: value}).predict(FEW)
 
 
 def rows(n: int) -> Dataset:
