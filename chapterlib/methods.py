@@ -192,7 +192,6 @@ METHODS = (
         uses_model=True,
         asks=True,
         budgets=(0,),
-        test_per_class=50,
     ),
     Method(
         "few-shot-random",
