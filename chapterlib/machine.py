@@ -129,22 +129,31 @@ def hardware() -> dict[str, Any]:
     -------
     dict
         `cpu` (model name), `cores` (that this process may use), `memory_bytes`,
-        `gpu` (name, or None), `system` (operating system and architecture).
+        `gpu` (name, or None), `dtype` (the floating-point type that models compute in
+        here unless told otherwise, or None), `system` (operating system and
+        architecture).
 
     Notes
     -----
-    The GPU is known only where torch was imported before: it is not imported
-    for this, which would take seconds.
+    GPU and type are known only where torch was imported before: it is not imported
+    for this, which would take seconds. The type belongs to the machine, since clouds
+    call processors by one name of which some multiply bfloat16 several times faster
+    than float32, and others don't.
     """
     torch = sys.modules.get("torch")
-    gpu = None
-    if torch is not None and torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name(0)
+    gpu = dtype = None
+    if torch is not None:
+        from chapterlib.devices import pick_dtype
+
+        dtype = str(pick_dtype()).removeprefix("torch.")
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_name(0)
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": gpu,
+        "dtype": dtype,
         "system": f"{platform.system()} {platform.machine()}",
     }
 

@@ -191,8 +191,9 @@ def table(
     seeds the mean of the runs' bounds, since all seeds share the same test rows and
     their answers may not be pooled as if there were more of them. `accuracy_min` to
     `accuracy_max` is the luck of the draw of train rows: the range over the seeds.
-    Other columns are means over the seeds. Runs on different test rows, or of
-    different models, stay in different rows of the table.
+    Times are the shortest over the seeds, since other work on a machine, or a slower
+    machine, only ever adds to them; other columns are means. Runs on different test
+    rows, or of different models, stay in different rows of the table.
     """
     found = read() if records is None else records
     return summarize([r for r in found if data in (None, r.data.name)])

@@ -55,7 +55,12 @@ def put(folder: Path, *, right: int = 90, **fields: Any) -> Path:
         "trainable_parameters": 4612,
         "size_bytes": 65657,
         "versions": {"chapterlib": "0.1.0", "python": "3.11.7"},
-        "hardware": {"cpu": "A processor", "cores": 2, "memory_bytes": 25_000_000_000},
+        "hardware": {
+            "cpu": "A processor",
+            "cores": 2,
+            "memory_bytes": 25_000_000_000,
+            "dtype": "float32",
+        },
         "code": "c0de" * 4,
     }
     predicted = [y if row < right else (y + 1) % 4 for row, y in enumerate(Y_TRUE)]
@@ -252,7 +257,8 @@ def test_a_page_shows_the_number_with_its_source(results: Path, build: Build) ->
     provenance += [read()[0].created.isoformat(), "ag-news-probe-2048-s0.json"]
     for text in provenance:
         assert text in line[0]
-    assert "Setup 1: A processor, 2 cores, 25 GB of memory, no GPU" in pages["records"]
+    machine = "A processor, 2 cores, 25 GB of memory, no GPU, computing in float32"
+    assert f"Setup 1: {machine}" in pages["records"]
     assert "Python 3.11.7, chapterlib 0.1.0" in pages["records"]
 
 

@@ -323,6 +323,16 @@ def test_seeds_are_summed_up_honestly():
     assert (row["low"], row["high"]) == pytest.approx(tuple(bounds.mean(axis=0)))
 
 
+def test_a_time_is_that_of_the_run_least_disturbed():
+    spent = [(5.0, 2.0), (3.0, 8.0), (4.0, 4.0)]
+    runs = [
+        make(seed=seed, fit_seconds=fit, predict_seconds=predict)
+        for seed, (fit, predict) in enumerate(spent)
+    ]
+    row = records.table(runs).iloc[0]
+    assert (row["fit_seconds"], row["predict_seconds"]) == (3.0, 2.0)
+
+
 def test_budgets_models_and_test_rows_stay_apart():
     runs = [
         make(),
@@ -458,8 +468,19 @@ def test_the_machine_is_described():
     assert found["cpu"]
     assert found["cores"] >= 1
     assert found["memory_bytes"] > 2**28
+    assert found["dtype"] in (None, "float32", "bfloat16", "float16")
     assert records.versions()["python"] == platform.python_version()
     assert "numpy" in records.versions()
+
+
+def test_the_type_that_the_machine_computes_in_is_told(monkeypatch):
+    from chapterlib import devices
+
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.0)
+    monkeypatch.setattr(devices, "pick_device", lambda: devices.torch.device("cpu"))
+    assert records.hardware()["dtype"] == "bfloat16"
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 1.0)
+    assert records.hardware()["dtype"] == "float32"
 
 
 def test_the_processor_is_named_on_other_systems_too(monkeypatch):

@@ -165,6 +165,7 @@ def _setup(run: RunRecord) -> tuple[str, str]:
         f"{had.get('cores', '?')} cores",
         f"{float(str(memory)) / 1e9:.0f} GB of memory" if memory else "",
         str(had.get("gpu") or "no GPU"),
+        f"computing in {had['dtype']}" if had.get("dtype") else "",
         str(had.get("system") or ""),
     ]
     return ", ".join(part for part in parts if part), spell_versions(run.versions)
