@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from chapterlib.breakeven import BreakEven
 from chapterlib.calibrationplots import abstention_lines, reliability_diagram
-from chapterlib.differenceplots import difference_matrix, stars
+from chapterlib.differenceplots import difference_matrix, leads_by_draw, stars
 from chapterlib.labelplaces import label_points, short_names
 from chapterlib.looks import OKABE_ITO, method_style
 from chapterlib.style import begin, label_ends, need, styled
@@ -22,6 +22,7 @@ __all__ = [
     "accuracy_against",
     "break_even_lines",
     "difference_matrix",
+    "leads_by_draw",
     "pareto_front",
     "reliability_diagram",
     "stars",

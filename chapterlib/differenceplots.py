@@ -1,4 +1,4 @@
-"""A figure of differences between methods, and the stars that they earn."""
+"""Figures of differences between methods, and the stars that they earn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from chapterlib.labelplaces import short_names
+from chapterlib.looks import method_style
 from chapterlib.style import begin, need, styled
 
-__all__ = ["difference_matrix", "stars"]
+__all__ = ["difference_matrix", "leads_by_draw", "stars"]
+
+# From a method's marks to the next one's, where 1 is from one budget to the next.
+STEP = 0.18
 
 
 @styled
@@ -88,6 +92,69 @@ def difference_matrix(
         "(Holm-corrected p: * < 0.05, ** < 0.01, *** < 0.001)",
         loc="right",
     )
+    return ax
+
+
+@styled
+def leads_by_draw(
+    leads: pd.DataFrame,
+    *,
+    rival: str,
+    ax: Axes | None = None,
+    title: str = "Does the draw of the labels decide?",
+) -> Axes:
+    """Draw by how many points methods lead a rival, one mark a draw of the labels.
+
+    Parameters
+    ----------
+    leads : DataFrame
+        `method` (slug), `labels` (seen in training) and `points` (percentage points
+        ahead of the rival that learned from the very same rows), one row a draw.
+    rival : str
+        Its name for readers.
+    ax : Axes, optional
+        Drawn into; a new figure by default.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or no row is complete.
+
+    Notes
+    -----
+    The bar behind the marks is the mean of the draws.
+    """
+    rows = need(leads, "method", "labels", "points")
+    budgets = sorted(rows["labels"].unique())
+    slugs = [str(slug) for slug in dict.fromkeys(rows["method"])]
+    ax = begin(ax, title)
+    ax.axhline(0, color="#666666", lw=1.2, zorder=0)
+    for place, budget in enumerate(budgets):
+        at = rows[rows["labels"] == budget]
+        here = [slug for slug in slugs if slug in set(at["method"])]
+        for i, slug in enumerate(here):
+            look = method_style(slug)
+            points = at.loc[at["method"] == slug, "points"].to_numpy(float)
+            x = place + STEP * (i - (len(here) - 1) / 2)
+            bar = x - 0.35 * STEP, x + 0.35 * STEP
+            ax.hlines(points.mean(), *bar, color=look.color, lw=3)
+            marks = np.full(len(points), x)
+            ax.plot(marks, points, look.marker, color=look.color, alpha=0.65)
+    for look in map(method_style, slugs):
+        ax.plot([], [], look.marker, color=look.color, label=look.label)
+    ax.set_xticks(range(len(budgets)), [f"{n:,}" for n in budgets])
+    ax.set_xlim(-0.5, len(budgets) - 0.5)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="y")
+    ax.set_xlabel("labels in training (marks: draws of them; bar: their mean)")
+    ax.set_ylabel(f"percentage points ahead of the\n{rival} on the same labels")
+    ax.legend(loc="best")
     return ax
 
 

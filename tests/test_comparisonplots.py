@@ -77,6 +77,13 @@ def runs(n: int = len(METHODS)) -> pd.DataFrame:
     return frame.assign(low=low, high=high).head(n)
 
 
+def leads() -> pd.DataFrame:
+    points = {("tfidf", 32): [-30, -28, -27], ("lora", 32): [-0.7, -2, -6]}
+    points |= {("tfidf", 512): [-7], ("lora", 512): [1.0, 0.8, 0.3]}
+    rows = [(*at, value) for at, values in points.items() for value in values]
+    return pd.DataFrame(rows, columns=["method", "labels", "points"])
+
+
 CASES = {
     "reliability": (comparisonplots.reliability_diagram, [reliabilities()], {}),
     "reliability: one": (
@@ -97,6 +104,8 @@ CASES = {
     ),
     "differences": (comparisonplots.difference_matrix, [differences()], {}),
     "differences: one": (comparisonplots.difference_matrix, [differences()[:1]], {}),
+    "leads": (comparisonplots.leads_by_draw, [leads()], {"rival": "probe"}),
+    "leads: one": (comparisonplots.leads_by_draw, [leads()[:1]], {"rival": "probe"}),
     "break-even": (
         comparisonplots.break_even_lines,
         [prices.break_even(0.001, machine=365)],
@@ -289,6 +298,19 @@ def test_stars(p, expected):
     assert comparisonplots.stars(p) == expected
 
 
+def test_every_draw_has_a_mark_and_every_budget_its_mean():
+    ax = comparisonplots.leads_by_draw(leads(), rival="probe")
+    drawn = [float(y) for line in ax.lines for y in line.get_ydata()]
+    assert sorted(drawn) == sorted([0.0, 0.0, *leads()["points"]])
+    means = leads().groupby(["method", "labels"])["points"].mean()
+    bars = [part[0][1] for c in ax.collections for part in c.get_segments()]
+    assert_allclose(sorted(bars), sorted(means))
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["32", "512"]
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert named == ["TF-IDF", "LoRA"]
+    assert "probe" in ax.get_ylabel()
+
+
 # ---- break-even ----
 
 
@@ -330,6 +352,10 @@ def test_lines_that_never_cross_have_no_mark():
             "values above 0 only",
         ),
         (lambda: comparisonplots.difference_matrix(runs()), "no column a"),
+        (
+            lambda: comparisonplots.leads_by_draw(runs(), rival="probe"),
+            "no column labels",
+        ),
         (
             lambda: comparisonplots.break_even_lines(prices.break_even(0, 1)),
             "costs nothing",
