@@ -12,10 +12,7 @@ model.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from typing import Any
 
@@ -24,6 +21,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 from chapterlib import data, devices, metrics, models, records
+from chapterlib.apart import apart
 from chapterlib.presets import preset
 from chapterlib.training import FinetunedClassifier
 
@@ -146,24 +144,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", help="by default what is fastest here")
-    parser.add_argument("--way", choices=["naive", "ours"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.dtype is None:
         options.dtype = str(devices.pick_dtype("cpu")).removeprefix("torch.")
-    if options.way:
-        print(json.dumps(measure(options.way, options)))
-        return
     found = {}
     for way in ("naive", "ours"):
-        arguments = [f"--{n.replace('_', '-')}={v}" for n, v in vars(options).items()
-                     if n != "way"]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, __file__, *arguments, f"--way={way}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found[way] = json.loads(done.stdout.splitlines()[-1])
+        found[way] = apart(measure, way, options)
         it = found[way]
         print(
             f"{way}: {it['rows_a_second']:.2f} rows a second ({it['seconds']:.0f} s), "
