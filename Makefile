@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) model ## create .venv, install the tested versions, fetch the embedded model
 
 model: $(INSTALLED)
-	@$(BIN)/python -m chapterlib.embedded
+	@$(BIN)/python -m chapterlib model
 
 test: install ## every notebook, then the unit tests with coverage
 	$(BIN)/python -m pytest --nbmake notebooks/
@@ -57,7 +57,7 @@ lock: ## resolve pyproject.toml anew into constraints.txt, for all systems and P
 	  grep -vE '^(nvidia-|cuda-|triton)' .venv-lock/resolved.txt; } > constraints.txt
 
 results: install ## measure the runs whose records are missing or out of date (hours) and draw the README's figure
-	$(BIN)/python -m chapterlib.runs
+	$(BIN)/python -m chapterlib measure
 
 clean: ## remove what was built (the virtual environment and the user cache stay)
 	rm -rf book/_build .jupyter_cache .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis build dist

@@ -1,4 +1,4 @@
-"""Rows a second of hidden states: the naive way against `chapterlib.features.embed`.
+"""Rows a second of hidden states: the naive way against `chapterlib.models.embed`.
 
     python benchmarks/embed.py [--rows 256] [--rounds 3]
 
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib import data, devices, models
-from chapterlib.embeddings import BATCH_TOKENS, TEMPLATE
-from chapterlib.hidden_states import pooled_states
+from chapterlib.models import devices, loading
+from chapterlib.models.hidden_states import BATCH_TOKENS, TEMPLATE, pooled_states
+from chapterlib.tasks import sampling
 
 # Tokens of a row that are read, the template included, and so the width of a batch.
 MAX_LENGTH = 128
@@ -81,15 +81,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    ds = data.load_ag_news()
+    ds = sampling.load_ag_news()
     texts = list(dict.fromkeys(ds["train"]["text"][: options.rows]))
     device = devices.pick_device()
     dtype = devices.pick_dtype(device)
-    plain = models.load("features", dtype="float32", device=device)
-    ways: dict[str, tuple[Callable[..., dict[str, np.ndarray]], models.LoadedModel]] = {
+    plain = loading.load("features", dtype="float32", device=device)
+    ways: dict[
+        str, tuple[Callable[..., dict[str, np.ndarray]], loading.LoadedModel]
+    ] = {
         "padded to 128": (naive, plain),
         "padded to longest": (partial(naive, padding="longest"), plain),
-        "ours": (ours, models.load("features", dtype=dtype, device=device)),
+        "ours": (ours, loading.load("features", dtype=dtype, device=device)),
     }
     layer = plain.model.config.num_hidden_layers
     seconds = dict.fromkeys(ways, float("inf"))

@@ -31,16 +31,17 @@ from datasets import Dataset
 from langchain_core.language_models import BaseChatModel
 from langchain_core.output_parsers import PydanticOutputParser
 
-from chapterlib import data, llms, parsers, prompts
-from chapterlib.prompting import PromptClassifier
-from chapterlib.replycache import ReplyCache
+from chapterlib.classifiers.prompt import PromptClassifier
+from chapterlib.prompting import chat_models, parsers, prompts
+from chapterlib.prompting.cache import ReplyCache
+from chapterlib.tasks import sampling
 
 BATCH = 10
 
 
 def serve(pipe: Connection, latency: float, faulty: float) -> None:
     """Answer in a process of its own, so that it takes no time from the client."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/doubles"))
     from fault_server import FAULTS, FaultServer
 
     faults = dict.fromkeys(FAULTS, faulty / len(FAULTS))
@@ -112,7 +113,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
 
         def model(cache: bool) -> BaseChatModel:
-            return llms.chat_model(
+            return chat_models.chat_model(
                 "openai",
                 "benchmark",
                 base_url=url,
@@ -142,7 +143,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore")
-    sample = list(data.load_ag_news("sample")["train"]["text"])
+    sample = list(sampling.load_ag_news("sample")["train"]["text"])
     texts = [f"{sample[i % len(sample)]} ({i})" for i in range(options.rows)]
     for faulty in (0.0, options.faulty):
         with server(options.latency, faulty) as url:

@@ -1,4 +1,4 @@
-"""Rows a second of label scores: a pass per label against `chapterlib.likelihood`.
+"""Rows a second of label scores: a pass per label against ours.
 
     python benchmarks/scoring.py [--rows 128] [--rounds 3] [--dtype float32]
 
@@ -21,9 +21,10 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib import data, devices, models
-from chapterlib.likelihood import log_likelihoods, word_tokens
-from chapterlib.scoring import VERBALIZERS, LabelScorer
+from chapterlib.classifiers.scoring import VERBALIZERS, LabelScorer
+from chapterlib.models import devices, loading
+from chapterlib.models.likelihood import log_likelihoods, word_tokens
+from chapterlib.tasks import sampling
 
 LONGER = ("world news", "sports news", "business news", "science and technology")
 Scores = npt.NDArray[np.float64]
@@ -75,7 +76,7 @@ def race(
     title: str,
     prompts: list[str],
     words: list[str],
-    loaded: models.LoadedModel,
+    loaded: loading.LoadedModel,
     rounds: int,
 ) -> None:
     """Print both speeds, their ratio, and how far the scores differ."""
@@ -105,14 +106,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    train = data.load_ag_news()["train"]
+    train = sampling.load_ag_news()["train"]
     texts = list(dict.fromkeys(train["text"][: options.rows]))
     device = devices.pick_device()
-    loaded = models.load("generate", dtype=options.dtype, device=device)
+    loaded = loading.load("generate", dtype=options.dtype, device=device)
     print(f"{len(texts)} rows, {options.dtype}, {device}")
     short = [f" {word}" for word in VERBALIZERS]
     longer = [f" {word}" for word in LONGER]
-    drawn = data.balanced_sample(train.select(range(options.rows, len(train))), 1)
+    drawn = sampling.balanced_sample(train.select(range(options.rows, len(train))), 1)
     shots = [dict(row) for row in drawn]
     plain = LabelScorer().prompts(texts)
     fewer = texts[: max(8, options.rows // 4)]

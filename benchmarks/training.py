@@ -20,10 +20,13 @@ import numpy as np
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
-from chapterlib import data, devices, metrics, models, records
-from chapterlib.apart import apart
-from chapterlib.presets import preset
-from chapterlib.training import FinetunedClassifier
+from chapterlib.classifiers.finetuned import FinetunedClassifier
+from chapterlib.metrics import evaluation
+from chapterlib.models import devices, loading
+from chapterlib.reporting import machine
+from chapterlib.reporting.runs import in_own_process
+from chapterlib.tasks import sampling, task
+from chapterlib.training.presets import preset
 
 RECIPE = preset("cpu")
 # Adapters in every layer have the classifier's default rate, which is meant for them.
@@ -38,10 +41,10 @@ class Naive:
 
     def fit(self, texts: list[str], labels: list[int]) -> Naive:
         """Train adapters on every layer, batch after batch as it comes."""
-        self.tokenizer, network = models.load(
+        self.tokenizer, network = loading.load(
             "classify",
             self.model,
-            labels=data.LABEL_NAMES,
+            labels=task.LABEL_NAMES,
             device="cpu",
             dtype="float32",
             seed=self.seed,
@@ -100,10 +103,12 @@ class Naive:
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Train and predict in one way; run it in a fresh process."""
-    ds = data.load_ag_news()
-    train = data.balanced_sample(ds["train"], options.rows // 4, seed=options.seed)
-    test = data.balanced_sample(ds["test"], options.test_rows // 4, seed=options.seed)
-    model = models.resolve().location
+    ds = sampling.load_ag_news()
+    train = sampling.balanced_sample(ds["train"], options.rows // 4, seed=options.seed)
+    test = sampling.balanced_sample(
+        ds["test"], options.test_rows // 4, seed=options.seed
+    )
+    model = loading.resolve().location
     devices.pick_dtype("cpu")  # measured once a machine, so not part of the time
     with tempfile.TemporaryDirectory() as cache:
         os.environ["CHAPTERLIB_CACHE"] = cache
@@ -122,10 +127,10 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
                 )
             )
         )
-        with records.measure() as cost:
+        with machine.measure() as cost:
             classifier.fit(list(train["text"]), list(train["label"]))
         predicted = classifier.predict(list(test["text"]))
-    found = metrics.evaluate(test["label"], predicted)
+    found = evaluation.evaluate(test["label"], predicted)
     return {
         "rows_a_second": len(train) * options.epochs / cost.seconds,
         "seconds": cost.seconds,
@@ -149,7 +154,7 @@ def main() -> None:
         options.dtype = str(devices.pick_dtype("cpu")).removeprefix("torch.")
     found = {}
     for way in ("naive", "ours"):
-        found[way] = apart(measure, way, options)
+        found[way] = in_own_process(measure, way, options)
         it = found[way]
         print(
             f"{way}: {it['rows_a_second']:.2f} rows a second ({it['seconds']:.0f} s), "

@@ -6,6 +6,8 @@ Every field can be set by an environment variable or by a line in a `.env` file
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-__all__ = ["TIERS", "Settings", "Tier", "get_settings"]
+PACKAGE = Path(__file__).parent
 
 
 class Tier(NamedTuple):
@@ -185,3 +187,59 @@ def get_settings(**overrides: Any) -> Settings:
         If a value does not fit its field.
     """
     return Settings(**overrides)
+
+
+# Those whose version can change a result, a duration or a size.
+PACKAGES = (
+    "accelerate",
+    "bitsandbytes",
+    "chapterlib",
+    "datasets",
+    "langchain-core",
+    "numpy",
+    "peft",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "transformers",
+    "xllamacpp",
+)
+
+
+def versions() -> dict[str, str]:
+    """Tell the versions of Python and of the packages that matter to a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def data_file(name: str) -> Path:
+    """Path of a file or folder that the package ships."""
+    return PACKAGE / "data_files" / name
+
+
+def results_folder() -> Path:
+    """Folder of the records: the setting, else the checkout's, else the wheel's.
+
+    Returns
+    -------
+    Path
+        `CHAPTERLIB_RESULTS`; else `results/` of the checkout that this package lies
+        in; else the records that were shipped inside the installed package.
+    """
+    chosen = get_settings().results
+    if chosen is not None:
+        return chosen
+    checkout = PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "results").is_dir():
+        return checkout / "results"
+    return shipped_folder()
+
+
+def shipped_folder() -> Path:
+    """Folder of the records that an installed wheel carries."""
+    return data_file("results")

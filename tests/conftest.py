@@ -15,7 +15,8 @@ from datasets import Dataset, DatasetDict
 from tiny_llama import save_tiny_llama
 
 import chapterlib.settings
-from chapterlib.rows import FEATURES, LABEL_NAMES
+from chapterlib.tasks.loading import FEATURES
+from chapterlib.tasks.task import LABEL_NAMES
 
 THREADS = torch.get_num_threads()
 USER_CACHE = os.environ.get("CHAPTERLIB_CACHE")

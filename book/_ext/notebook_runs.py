@@ -27,6 +27,7 @@ QUIET = {
 # Files that decide what a notebook prints, besides the notebook itself.
 SOURCES = (
     "chapterlib/**/*.py",
+    "chapterlib/**/*.pyi",
     "chapterlib/data_files/**/*",
     "results/*.json",
     "constraints.txt",
@@ -83,12 +84,12 @@ def execution_environment() -> dict[str, str]:
 
 def _reachable() -> str:
     """Name the data set of the Hub where it can be loaded, else the sample."""
-    from chapterlib import data
-    from chapterlib.origins import HUB_ID
+    from chapterlib.tasks import sampling
+    from chapterlib.tasks.loading import HUB_ID
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = data.describe(data.load_ag_news())
+        found = sampling.describe(sampling.load_ag_news())
     return SAMPLE if found.is_sample else HUB_ID
 
 
@@ -111,8 +112,7 @@ def cache_folder(environment: dict[str, str] | None = None) -> Path:
     """
     if environment is None:
         environment = execution_environment()
-    from chapterlib.machine import versions
-    from chapterlib.settings import get_settings
+    from chapterlib.settings import get_settings, versions
 
     ours = {k: v for k, v in os.environ.items() if k.startswith("CHAPTERLIB_")}
     # Secrets are dumped as stars; where the cache lies changes no output.
@@ -157,11 +157,13 @@ def data_origin(environment: dict[str, str], cache: Path) -> Origin:
     note = cache / "data_origin.json"
     if note.is_file():
         return Origin(**json.loads(note.read_text(encoding="utf-8")))
-    from chapterlib import data
+    from chapterlib.tasks import sampling
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        info = data.describe(data.load_ag_news(environment["CHAPTERLIB_AG_NEWS"]))
+        info = sampling.describe(
+            sampling.load_ag_news(environment["CHAPTERLIB_AG_NEWS"])
+        )
     rows = " and ".join(f"{count:,} {split}" for split, count in info.rows.items())
     sentence = f"{rows} rows, fingerprint {info.fingerprint}"
     origin = Origin(name=info.name, is_sample=info.is_sample, sentence=sentence)

@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 if TYPE_CHECKING:
-    from chapterlib.runrecord import RunRecord
+    from chapterlib.reporting.records import RunRecord
 
 Cell: TypeAlias = str | nodes.Node
 HEADS = (
@@ -130,11 +130,11 @@ class RecordList(SphinxDirective):
         ]
 
     def _file(self, name: str) -> nodes.Node:
-        from chapterlib import records
+        from chapterlib import settings
 
         options = self.config["html_theme_options"]
         url, branch = options.get("repository_url"), options.get("repository_branch")
-        if not url or records.results_folder().resolve() != ROOT / "results":
+        if not url or settings.results_folder().resolve() != ROOT / "results":
             return nodes.literal("", name)
         return nodes.reference("", name, refuri=f"{url}/blob/{branch}/results/{name}")
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
-    from chapterlib.runrecord import RunRecord
+    from chapterlib.reporting.records import RunRecord
 
 STATED = ("record_data", "record_model", "record_code")
 FILTERS = ("method", "labels", "seed", "model", "test")
@@ -148,7 +148,7 @@ def quote(request: str, known: Sequence[RunRecord], statement: Statement) -> Quo
     QuoteError
         If the request is malformed, or its record missing, ambiguous or stale.
     """
-    from chapterlib import records
+    from chapterlib.reporting import records, tables
 
     value, wanted = _parsed(request)
     fitting = [run for run in known if _fits(run, wanted)]
@@ -167,7 +167,7 @@ def quote(request: str, known: Sequence[RunRecord], statement: Statement) -> Quo
                 "(`make results`), or see whether the text still holds and state that"
             )
     try:
-        table = records.table(runs)
+        table = tables.table(runs)
     except records.RecordError as error:
         raise QuoteError(str(error)) from error
     if len(table) > 1 or (len(runs) > 1 and wanted.get("seed") != "all"):
@@ -197,9 +197,9 @@ def texts(table: pd.DataFrame, runs: Sequence[RunRecord]) -> dict[str, str]:
         The names that a role may ask for, and the texts; ``range``, of the accuracy
         over the seeds, only where there are several.
     """
-    from chapterlib import records
+    from chapterlib.reporting import tables
 
-    row, shown = table.iloc[0], records.shown(table).iloc[0]
+    row, shown = table.iloc[0], tables.shown(table).iloc[0]
     memory = max(run.peak_memory_bytes for run in runs)
     trained = runs[0].trainable_parameters
     found = {

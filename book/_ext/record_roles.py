@@ -33,7 +33,7 @@ from sphinx.util.docutils import SphinxRole
 from sphinx.util.nodes import make_refnode
 
 if TYPE_CHECKING:
-    from chapterlib.runrecord import RunRecord
+    from chapterlib.reporting.records import RunRecord
 
 
 class BookError(SphinxError):
@@ -44,7 +44,7 @@ class BookError(SphinxError):
 
 @functools.lru_cache(maxsize=1)
 def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> list[RunRecord]:
-    from chapterlib import records
+    from chapterlib.reporting import records
 
     try:
         return records.read(folder)
@@ -64,9 +64,9 @@ def all_records() -> list[RunRecord]:
     BookError
         If a file is no valid record, because it was edited by hand, say.
     """
-    from chapterlib import records
+    from chapterlib import settings
 
-    folder = records.results_folder()
+    folder = settings.results_folder()
     stats = [(path.name, path.stat()) for path in _files(folder)]
     state = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
     return _read(folder, state) if state else []
@@ -74,9 +74,9 @@ def all_records() -> list[RunRecord]:
 
 def note_records(env: BuildEnvironment) -> None:
     """Have the current page read again when a record comes, goes or changes."""
-    from chapterlib import records
+    from chapterlib import settings
 
-    folder = records.results_folder()
+    folder = settings.results_folder()
     for path in [folder, *_files(folder)]:
         env.note_dependency(str(path))
 

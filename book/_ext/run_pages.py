@@ -82,8 +82,7 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     places = list(doctree.findall(Place))
     if not places:
         return
-    from chapterlib.machine import versions
-    from chapterlib.settings import get_settings
+    from chapterlib.settings import get_settings, versions
 
     env, origin = app.env, Origin(*app.config.chapterbook_origin)
     files = {page: Path(env.doc2path(page)) for page in sorted(env.found_docs)}

@@ -1,0 +1,321 @@
+"""The methods that a finetuned classifier has for folders and the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from chapterlib.models.hidden_states import TEMPLATE
+from chapterlib.training import adapters, loop, saving, trainer
+from chapterlib.training.adapters import FinetuningMethod
+from chapterlib.training.presets import ATTENTION
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from chapterlib.reporting.records import RunRecord
+
+
+class PersistenceMixin:
+    """Save, load, merge and publish; `training.FinetunedClassifier` has it."""
+
+    def save(self, folder: str | Path, record: RunRecord | None = None) -> Path:
+        """Write adapters or weights, head, tokenizer, labels, template, model card.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it is missing.
+        record : RunRecord, optional
+            A measured run, for the model card.
+
+        Returns
+        -------
+        Path
+            The folder. ``peft`` and ``transformers`` read it as well.
+        """
+        check_is_fitted(self)
+        return saving.save(self, Path(folder).expanduser(), record)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Self:
+        """Read a folder that `save` wrote, ready to predict.
+
+        Parameters
+        ----------
+        folder : path
+        model : str or path, optional
+            The base of the adapters, where it was a local folder.
+        device, dtype : optional
+            As for `models.load`. Weights that were trained whole stay in float32;
+            `dtype` is then what they compute in.
+
+        Raises
+        ------
+        SavedModelError
+            If the folder holds no whole classifier, or the base is another model.
+        """
+        path = Path(folder).expanduser()
+        return saving.load(cls, path, model=model, device=device, dtype=dtype)
+
+    def merge(
+        self,
+        folder: str | Path | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+    ) -> Self:
+        """Fold the adapters into the weights: a plain model, as fast as the base.
+
+        Parameters
+        ----------
+        folder : path, optional
+            Save the merged model there.
+        dtype : optional
+            Of the merged weights. In float32 the logits agree to 1e-4; bf16 and fp16
+            round the sum of base and adapter. From 4 bit, the weights are merged as
+            they were rounded, so float32 agrees as well as before, at four times the
+            memory; quantizing the result again would round it once more.
+
+        Returns
+        -------
+        FinetunedClassifier
+            Another one; this one stays as it is.
+        """
+        check_is_fitted(self)
+        merged = saving.merge(self, dtype=dtype)
+        if folder is not None:
+            merged.save(folder)
+        return merged
+
+    def push(
+        self, repo_id: str, *, private: bool = True, record: RunRecord | None = None
+    ) -> str:
+        """Publish on the Hugging Face Hub what `save` writes; needs HF_TOKEN.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        SavedModelError
+            If the Hub refuses it or can't be reached.
+        """
+        check_is_fitted(self)
+        return saving.push(self, repo_id, private=private, record=record)
+
+
+class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
+    """A language model with a classification head, finetuned on labeled texts.
+
+    The head reads the state of the last token, after everything else was read. It is
+    the plain sequence classifier of ``transformers``, so what `save` and `merge` write
+    works without this package.
+
+    Parameters
+    ----------
+    method : {"lora", "qlora", "full", "head"}
+        Train low-rank adapters; the same on weights in 4 bit; every weight; or nothing
+        but the head, which all of the others train as well.
+    model : str or path, optional
+        As for `models.load`.
+    template : str
+        What the model reads, with ``{text}`` where the text goes.
+    max_length : int
+        Tokens of a text that are read; the rest is cut off. The template is not.
+    r, alpha, dropout, target_modules
+        Of the adapters, as in `peft.LoraConfig`.
+    first_layer : int or float
+        Layers below it stay as they are; a float is a share of the layers.
+    head_init : {"random", "probe"}
+        "probe" starts from a cross-validated logistic regression (`heads.probe_head`).
+    learning_rate, weight_decay : float
+        Of AdamW.
+    schedule : str
+        How the rate falls: "linear", "cosine", "constant" …
+    warmup : float
+        Share of the steps in which the rate rises.
+    batch_size, accumulate : int
+        Rows of a pass, over all processes; passes of a step.
+    epochs : float
+    validation : float
+        Share of the rows that is held out to choose the best epoch by accuracy; 0
+        trains on all and keeps the last epoch.
+    patience : int, optional
+        Stop after so many epochs without a better one; needs `validation`.
+    group_by_length : bool
+        Put rows of like length into a batch: next to no padding.
+    cache_prefix : bool or path
+        Compute the frozen layers below `first_layer` once a row, and keep their
+        states in this folder, or under the setting ``CHAPTERLIB_CACHE``
+        (`prefix.FrozenPrefix`).
+    gradient_checkpointing : bool
+        Less memory for more time.
+    compile_model : bool
+        Compile the steps with `torch.compile`, which takes minutes and pays in runs of
+        many thousand rows; it leaves `cache_prefix` unused.
+    label_names : sequence of str, optional
+        Name of each class id; those of AG News by default.
+    checkpoints : path, optional
+        Where an unfinished run is kept; by default a folder of its own in the cache.
+    checkpoint_steps : int, optional
+        Save every so many steps as well as after every epoch.
+    resume : bool
+        Go on with the same run where it was interrupted.
+    seed : int
+    device, dtype : optional
+        By default those of `devices.pick_device` and `devices.pick_dtype`.
+    progress : bool
+
+    Attributes
+    ----------
+    classes_ : ndarray [k]
+        The labels seen in training, in rising order.
+    network_, tokenizer_
+        The trained model, as ``transformers`` and ``peft`` know it.
+    history_ : list of dict
+        The loss curve: "step", "epoch", and "loss" or "eval_loss", "eval_accuracy".
+    trainable_parameters_, size_bytes_ : int
+        Numbers that were trained, and the bytes that they take.
+    cut_rows_ : int
+        Training texts longer than `max_length`.
+    resumed_from_ : int
+        The step at which an interrupted run was taken up again; 0 for a new one.
+
+    References
+    ----------
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+    arXiv:2106.09685. Dettmers et al., "QLoRA: Efficient Finetuning of Quantized
+    LLMs", 2023, arXiv:2305.14314.
+
+    Examples
+    --------
+    >>> from chapterlib.training import FinetunedClassifier, preset
+    >>> model = FinetunedClassifier(**preset("cpu"))
+    >>> model.fit(texts, labels).predict(["Shares fell on Friday"])  # doctest: +SKIP
+    array([2])
+    """
+
+    def __init__(
+        self,
+        method: FinetuningMethod = "lora",
+        model: str | Path | None = None,
+        template: str = TEMPLATE,
+        max_length: int = 128,
+        r: int = 16,
+        alpha: float = 32,
+        dropout: float = 0.0,
+        target_modules: Sequence[str] = ATTENTION,
+        first_layer: float = 0,
+        head_init: Literal["random", "probe"] = "random",
+        learning_rate: float = 4e-4,
+        weight_decay: float = 0.01,
+        schedule: str = "linear",
+        warmup: float = 0.0,
+        batch_size: int = 16,
+        accumulate: int = 1,
+        epochs: float = 3,
+        validation: float = 0.0,
+        patience: int | None = None,
+        group_by_length: bool = True,
+        cache_prefix: bool | str | Path = True,
+        gradient_checkpointing: bool = False,
+        compile_model: bool = False,
+        label_names: Sequence[str] | None = None,
+        checkpoints: str | Path | None = None,
+        checkpoint_steps: int | None = None,
+        resume: bool = True,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.method = method
+        self.model = model
+        self.template = template
+        self.max_length = max_length
+        self.r = r
+        self.alpha = alpha
+        self.dropout = dropout
+        self.target_modules = target_modules
+        self.first_layer = first_layer
+        self.head_init = head_init
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.warmup = warmup
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.epochs = epochs
+        self.validation = validation
+        self.patience = patience
+        self.group_by_length = group_by_length
+        self.cache_prefix = cache_prefix
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile_model = compile_model
+        self.label_names = label_names
+        self.checkpoints = checkpoints
+        self.checkpoint_steps = checkpoint_steps
+        self.resume = resume
+        self.seed = seed
+        self.device = device
+        self.dtype = dtype
+        self.progress = progress
+
+    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
+        """Train on labeled texts, or finish the same run that was interrupted.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n
+        labels : sequence of int, length n
+            Class ids of at least two classes.
+
+        Returns
+        -------
+        FinetunedClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If texts, labels or a parameter are of no use; the message says which.
+        TrainingError
+            If the loss is no number any more, memory runs out, or the same run is
+            under way in another process.
+        """
+        return loop.fit(self, texts, labels)
+
+    def decision_function(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Logits, in the order of ``classes_``: shape [n, k]."""
+        check_is_fitted(self)
+        with trainer.explained("predicting"), loop.arithmetic(self):
+            return adapters.logits_of(
+                self.network_, self.encoder_(texts), progress=self.progress
+            )
+
+    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Probability of each class, in the order of ``classes_``: shape [n, k]."""
+        logits = self.decision_function(texts).astype(np.float64)
+        return np.asarray(softmax(logits, axis=1), np.float64)
+
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Most probable class id of each text: shape [n]."""
+        best = self.decision_function(texts).argmax(1)
+        return np.asarray(self.classes_[best], np.int64)

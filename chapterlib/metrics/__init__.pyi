@@ -1,0 +1,25 @@
+from .calibration import (
+    Reliability as Reliability,
+    abstention_curve as abstention_curve,
+    reliability as reliability,
+    top_label as top_label,
+)
+from .evaluation import (
+    NO_ANSWER as NO_ANSWER,
+    Evaluation as Evaluation,
+    Interval as Interval,
+    accuracy_path as accuracy_path,
+    evaluate as evaluate,
+    load_accuracy as load_accuracy,
+    wilson as wilson,
+)
+from .significance import (
+    VERDICTS as VERDICTS,
+    McNemar as McNemar,
+    holm as holm,
+    mcnemar as mcnemar,
+    pairwise_differences as pairwise_differences,
+    rows_needed as rows_needed,
+    shared_errors as shared_errors,
+    verdicts as verdicts,
+)

@@ -1,0 +1,122 @@
+"""Texts to batches of tokens: encode, order, pad, count what was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from chapterlib.tasks.task import check_template, check_texts
+
+
+class Encoder:
+    """Put a text into its template and turn it into token ids.
+
+    Only the text is cut where it is too long, never the words around it: the model
+    reads its answer at the last token, which has to be the same in every row.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    template : str
+        With ``{text}`` exactly once.
+    max_length : int
+        Tokens of a text that are read.
+    context : int, optional
+        Tokens that the model can read at all.
+
+    Raises
+    ------
+    ValueError
+        If the template has not one place for the text, or a row could be longer than
+        the context.
+
+    Attributes
+    ----------
+    cut : int
+        Texts of the last call that were longer than `max_length`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str = "{text}",
+        max_length: int = 128,
+        context: int | None = None,
+    ) -> None:
+        check_template(template, max_length)
+        self.tokenizer, self.max_length, self.cut = tokenizer, max_length, 0
+        before, after = template.split("{text}")
+        # What the tokenizer puts before any text (Llama 3: its begin-of-text token).
+        self.before = list(tokenizer("").input_ids) + self._tokens(before)
+        self.after = self._tokens(after)
+        longest = len(self.before) + max_length + len(self.after)
+        if context is not None and longest > context:
+            raise ValueError(
+                f"a row may have {longest} tokens (max_length {max_length} and the "
+                f"template's {longest - max_length}), but the model reads {context}: "
+                f"set max_length to {context - longest + max_length} or less"
+            )
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text in its template; lists of different lengths."""
+        check_texts(texts)
+        if not len(texts):
+            return []
+        bodies = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self.max_length + 1,
+        ).input_ids
+        self.cut = sum(len(body) > self.max_length for body in bodies)
+        return [self.before + b[: self.max_length] + self.after for b in bodies]
+
+    def _tokens(self, words: str) -> list[int]:
+        if not words:
+            return []
+        return list(self.tokenizer(words, add_special_tokens=False).input_ids)
+
+
+class Padded(NamedTuple):
+    """A batch of rows, filled up on the right: their numbers, tokens and mask."""
+
+    rows: list[int]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+def longest_first(
+    ids: Sequence[Sequence[int]], batch_tokens: int, pad: int
+) -> Iterator[Padded]:
+    """Batches for a pass without gradients: rows of like length, the longest first.
+
+    If memory is short, it shows at once.
+
+    Parameters
+    ----------
+    ids : sequence of lists of int
+        Encoded rows.
+    batch_tokens : int
+        Tokens in a batch, padding included; a longer row is a batch of its own.
+    pad : int
+        Token that rows are filled up with.
+
+    Yields
+    ------
+    Padded
+        Tensors of int64 [rows of the batch, tokens of the longest].
+    """
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+    while order:
+        longest = len(ids[order[0]])
+        size = max(1, batch_tokens // max(1, longest))
+        batch, order = order[:size], order[size:]
+        tokens = torch.full((len(batch), longest), pad)
+        mask = torch.zeros_like(tokens)
+        for line, row in enumerate(batch):
+            tokens[line, : len(ids[row])] = torch.tensor(ids[row])
+            mask[line, : len(ids[row])] = 1
+        yield Padded(batch, tokens, mask)

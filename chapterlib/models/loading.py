@@ -1,0 +1,268 @@
+"""Load a causal language model for generation, hidden states or classification.
+
+The model is the embedded one, a local folder, or an id on the Hugging Face Hub; the
+settings name it. What comes back are plain ``transformers`` objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from chapterlib._logging import quiet as quiet
+from chapterlib.models import embedded
+from chapterlib.models.devices import device_and_dtype
+from chapterlib.models.quantization import (
+    check,
+    keep_layout,
+    quantization_config,
+)
+from chapterlib.settings import get_settings
+
+Head = Literal["generate", "features", "classify"]
+
+# Tokens that model makers reserve: never part of a text, so safe for padding.
+PAD_CANDIDATES = (
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_0|>",
+    "<|padding|>",
+    "<pad>",
+    "[PAD]",
+    "<unk>",
+)
+
+
+class ModelError(RuntimeError):
+    """A model could not be found or loaded."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, and which one it is exactly.
+
+    Attributes
+    ----------
+    name : str
+        A short name for tables: "SmolLM2-135M-Instruct", a folder's name, a Hub id.
+    location : str
+        What ``from_pretrained`` takes: a folder or a Hub id.
+    sha256 : str
+        Identity of the weights: the hash of the GGUF file (embedded), of all files
+        (folder), or the commit (Hub).
+    """
+
+    name: str
+    location: str
+    sha256: str
+
+
+class LoadedModel(NamedTuple):
+    """Tokenizer and model, ready for use: ``tokenizer, model = models.load(...)``."""
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+
+
+def load(
+    task: Head = "generate",
+    model: str | Path | None = None,
+    *,
+    labels: list[str] | tuple[str, ...] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantization: Literal["nf4"] | BitsAndBytesConfig | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> LoadedModel:
+    """Load tokenizer and model.
+
+    Parameters
+    ----------
+    task : {"generate", "features", "classify"}
+        Which head stands on the transformer: the language-modeling head, none (hidden
+        states), or a new linear layer with one output a label.
+    model : str or path, optional
+        "embedded", a folder, or a Hub id; by default the setting ``CHAPTERLIB_MODEL``.
+    labels : sequence of str, optional
+        Label names in the order of their ids; needed for "classify" alone.
+    device, dtype : optional
+        By default those of `devices.pick_device` and `devices.pick_dtype`.
+    quantization : "nf4" or transformers.BitsAndBytesConfig, optional
+        Load the linear layers in 4 bits: "nf4" is `quantization_config` for the device
+        and type. Embeddings, norms and the head stay in `dtype`.
+    seed : int
+        Of the new classification head.
+    **options
+        Handed to ``from_pretrained``.
+
+    Returns
+    -------
+    LoadedModel
+        The model is in evaluation mode and its pad token is set in tokenizer and
+        config alike.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it can't be loaded; the message says why and
+        what to do.
+    QuantizationError
+        If 4-bit weights don't work on the device.
+    ValueError
+        If the task is unknown, "classify" comes without labels, or there is no such
+        quantization.
+
+    Examples
+    --------
+    >>> from chapterlib import models
+    >>> tokenizer, model = models.load("features")  # doctest: +SKIP
+    """
+    classes: dict[str, Any] = {
+        "generate": AutoModelForCausalLM,
+        "features": AutoModel,
+        "classify": AutoModelForSequenceClassification,
+    }
+    if task not in classes:
+        raise ValueError(f"task is {task!r}: choose one of {', '.join(classes)}")
+    if task == "classify":
+        if not labels:
+            raise ValueError("task 'classify' needs labels: hand over their names")
+        options["num_labels"] = len(labels)
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {name: i for i, name in enumerate(labels)}
+    source = resolve(model)
+    device, options["dtype"] = device_and_dtype(device, dtype)
+    if quantization is not None:
+        options["quantization_config"] = _as_config(
+            quantization, options["dtype"], device
+        )
+        options.setdefault("device_map", {"": device})
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tokenizer = AutoTokenizer.from_pretrained(source.location)
+            network = classes[task].from_pretrained(source.location, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(_explain(source.location, error)) from error
+    set_pad_token(tokenizer, network)
+    if "quantization_config" not in options and "device_map" not in options:
+        network = network.to(device)
+    return LoadedModel(tokenizer, keep_layout(network).eval())
+
+
+def resolve(model: str | Path | None = None) -> ModelSource:
+    """Find a model and its identity without loading its weights.
+
+    Parameters
+    ----------
+    model : str or path, optional
+        As for `load`.
+
+    Returns
+    -------
+    ModelSource
+
+    Raises
+    ------
+    ModelError
+        If a folder holds no model, or the Hub has none of that name.
+    """
+    name = str(model if model is not None else get_settings().model)
+    if name == "embedded":
+        folder = embedded.model_folder()
+        return ModelSource(embedded.TITLE, str(folder), embedded.GGUF_SHA256)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(
+                f"the folder {path} holds no config.json, so no model: name the folder "
+                "that save_pretrained wrote"
+            )
+        return ModelSource(path.resolve().name, str(path), _folder_sha256(path))
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"there is no folder {path}: check CHAPTERLIB_MODEL")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(_explain(name, error)) from error
+    commit = getattr(config, "_commit_hash", None)
+    identity = commit or hashlib.sha256(config.to_json_string().encode()).hexdigest()
+    return ModelSource(name, name, identity)
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Give tokenizer and model one pad token, without a new row of embeddings.
+
+    A model's own pad token stays. Where there is none (Llama 3), a reserved token of
+    the vocabulary serves, and only as a last resort the end-of-text token: as padding
+    it would hide real ends of text from a loss that skips padding.
+    """
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        known = (token for token in PAD_CANDIDATES if token in vocabulary)
+        tokenizer.pad_token = next(known, tokenizer.eos_token)
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            "the tokenizer has neither a pad nor an end-of-text token: set "
+            "tokenizer.pad_token to a token that no text contains, and save it"
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _as_config(
+    quantization: str | BitsAndBytesConfig, dtype: torch.dtype, device: torch.device
+) -> BitsAndBytesConfig:
+    if quantization == "nf4":
+        return quantization_config(dtype, device)
+    if isinstance(quantization, BitsAndBytesConfig):
+        check(device)
+        return quantization
+    raise ValueError(
+        f"quantization is {quantization!r}: give 'nf4', a BitsAndBytesConfig, or None"
+    )
+
+
+@lru_cache(maxsize=32)
+def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in files:
+        digest.update(Path(name).name.encode() + b"\0")
+        digest.update(embedded.file_sha256(Path(name)).encode())
+    return digest.hexdigest()
+
+
+def _folder_sha256(folder: Path) -> str:
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    stats = [(str(file), file.stat()) for file in files]
+    # Size and time are part of the key, so that a folder written anew is read anew.
+    return _hash_files(tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+
+
+def _explain(location: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    if Path(location).is_dir():
+        return f"the model in {location} can't be loaded: {reason}"
+    return (
+        f"no model {location!r} could be loaded from the Hub: {reason}\nCheck the id "
+        "in CHAPTERLIB_MODEL and the network; a gated model (Llama) also needs "
+        "HF_TOKEN and an accepted license. CHAPTERLIB_MODEL=embedded works without "
+        "any of it."
+    )

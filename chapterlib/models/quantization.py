@@ -1,0 +1,185 @@
+"""Weights of 4 bits: how to ask for them, whether they work here, what they weigh.
+
+The format is NF4 with double quantization [1]_, computed by ``bitsandbytes``, which
+runs on NVIDIA GPUs and on plain CPUs alike.
+
+References
+----------
+.. [1] T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer (2023), "QLoRA: Efficient
+   Finetuning of Quantized LLMs", NeurIPS 36, https://arxiv.org/abs/2305.14314
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from chapterlib._logging import quiet
+from chapterlib.models.devices import as_dtype, pick_device, pick_dtype
+
+# What stays as it is: the output layers of language models and of classifiers. They
+# are small, and a new one has to be trained, which 4-bit weights can't be.
+HEADS = ("lm_head", "embed_out", "score", "classifier")
+
+
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
+
+
+class QuantizationError(RuntimeError):
+    """Weights of 4 bits can't be used on this machine."""
+
+
+def quantization_config(
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> BitsAndBytesConfig:
+    """Describe NF4 with double quantization, as ``from_pretrained`` wants it.
+
+    Parameters
+    ----------
+    dtype : optional
+        Type in which the weights are multiplied once they are unpacked. By default
+        `devices.pick_dtype`: bfloat16 where the machine is fast in it, else float16
+        on a GPU and float32 on a CPU.
+    device : optional
+        Where the model will run; by default `devices.pick_device`.
+
+    Returns
+    -------
+    transformers.BitsAndBytesConfig
+        Every linear layer is quantized but those of `HEADS`.
+
+    Raises
+    ------
+    QuantizationError
+        If ``bitsandbytes`` is missing or doesn't work on the device; the message says
+        what to do.
+    ValueError
+        If there is no such floating-point type.
+
+    Examples
+    --------
+    >>> config = quantization_config("float32", "cpu")
+    >>> config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant
+    ('nf4', True)
+    """
+    device = torch.device(device) if device else pick_device()
+    compute = as_dtype(dtype) if dtype else pick_dtype(device)
+    check(device)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=list(HEADS),
+    )
+
+
+def check(device: str | torch.device | None = None) -> None:
+    """Make sure that 4-bit weights work on a device, by quantizing a few numbers.
+
+    Parameters
+    ----------
+    device : optional
+        By default `devices.pick_device`.
+
+    Raises
+    ------
+    QuantizationError
+        If they don't; the message names cause and remedy.
+    """
+    device = torch.device(device) if device else pick_device()
+    if reason := _trouble(str(device)):
+        raise QuantizationError(
+            f"4-bit weights don't work on {device} here: {reason}\nInstall or update "
+            "bitsandbytes (`pip install -U bitsandbytes`), or set "
+            "CHAPTERLIB_DEVICE=cpu. Without it, load the model unquantized (leave out "
+            "`quantization`) and fine-tune with method 'lora' instead of 'qlora': the "
+            "same recipe, with more memory."
+        )
+
+
+def keep_layout(model: ModelT) -> ModelT:
+    """Keep ``bitsandbytes`` from repacking the weights of a 4-bit model.
+
+    On CPUs with AVX-512 BF16 it rewrites each layer the first time that it runs in
+    evaluation mode. The new layout has no backward pass: a model that was evaluated
+    once would go on training without gradients. It also undoes double quantization,
+    and rounds differently from training mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Freshly loaded; changed in place.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same model.
+    """
+    for _, layer in quantized_layers(model):
+        layer.__dict__["support_avx512bf16_for_cpu"] = False
+    return model
+
+
+def quantized_layers(
+    model: torch.nn.Module,
+) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield name and module of each layer that holds 4-bit weights."""
+    for name, layer in model.named_modules():
+        if type(getattr(layer, "weight", None)).__name__ == "Params4bit":
+            yield name, layer
+
+
+def weight_bytes(model: PreTrainedModel | torch.nn.Module) -> int:
+    """Bytes that a model's weights take, with all that is needed to unpack them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    int
+        Every parameter once, however many modules share it; for 4-bit weights also
+        their scales and tables, which ``get_memory_footprint`` leaves out.
+        `costs.memory` predicts the same number without the weights.
+    """
+    sizes: dict[int, int] = {}
+    for parameter in model.parameters():
+        for tensor in (parameter, *_tensors(getattr(parameter, "quant_state", None))):
+            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    return sum(sizes.values())
+
+
+def _tensors(state: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a quantization state: its scales, and theirs in turn."""
+    for value in vars(state).values() if state is not None else ():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif hasattr(value, "absmax"):
+            yield from _tensors(value)
+
+
+@lru_cache(maxsize=8)
+def _trouble(device: str) -> str:
+    """Why 4-bit weights don't work on a device; "" where they do."""
+    try:
+        with quiet():
+            from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+            ones = torch.ones(64, 64, device=device)
+            packed, state = quantize_4bit(
+                ones, quant_type="nf4", compress_statistics=True
+            )
+            if not torch.allclose(dequantize_4bit(packed, state), ones):
+                return "bitsandbytes computes wrong numbers."
+    except Exception as error:
+        # Missing packages, missing libraries, unknown devices: each raises its own.
+        lines = str(error).strip().splitlines() or [repr(error)]
+        return f"{type(error).__name__}: {lines[0]}"
+    return ""

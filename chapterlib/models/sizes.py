@@ -1,0 +1,388 @@
+"""The numbers of a Llama-type model that decide its size, and how many weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from chapterlib.models.devices import as_dtype
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+LINEAR_LAYERS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+TYPES = ("llama", "mistral")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The numbers of a Llama-type model that decide its size.
+
+    Attributes
+    ----------
+    hidden_size, intermediate_size, num_hidden_layers : int
+        Width of the model, width inside an MLP, and depth.
+    num_attention_heads, num_key_value_heads, head_dim : int
+        Query heads, key and value heads, and the width of one.
+    vocab_size : int
+    tie_word_embeddings : bool
+        Whether the output layer is the embedding matrix once more.
+    attention_bias, mlp_bias : bool
+        Whether linear layers add a vector.
+    source : str
+        Where the numbers come from.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    source: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Outputs and inputs of each linear layer of a block, by name."""
+        d, ff = self.hidden_size, self.intermediate_size
+        q = self.num_attention_heads * self.head_dim
+        kv = self.num_key_value_heads * self.head_dim
+        sizes = ((q, d), (kv, d), (kv, d), (d, q), (ff, d), (ff, d), (d, ff))
+        return dict(zip(LINEAR_LAYERS, sizes, strict=True))
+
+
+# Read in `config.json` of the model's repository on the Hugging Face Hub.
+PRESETS = {
+    "Llama-3-8B": Architecture(
+        4096, 14336, 32, 32, 8, 128, 128256, source="meta-llama/Meta-Llama-3-8B"
+    ),
+    "Llama-3.2-1B": Architecture(
+        2048, 8192, 16, 32, 8, 64, 128256, True, source="meta-llama/Llama-3.2-1B"
+    ),
+    "SmolLM2-135M": Architecture(
+        576, 1536, 30, 9, 3, 64, 49152, True, source="HuggingFaceTB/SmolLM2-135M"
+    ),
+}
+
+
+def architecture(config: Any) -> Architecture:
+    """Take the numbers out of a config, or look them up by name.
+
+    Parameters
+    ----------
+    config : str, Architecture or transformers.PreTrainedConfig
+        A name of `PRESETS`, or a config of a Llama-type model (Llama, Mistral).
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the config is that of another type of model.
+    """
+    if isinstance(config, Architecture):
+        return config
+    if isinstance(config, str):
+        if config not in PRESETS:
+            raise ValueError(
+                f"no preset {config!r}: choose one of {', '.join(PRESETS)}, or hand "
+                "over AutoConfig.from_pretrained(...) of the model"
+            )
+        return PRESETS[config]
+    if (kind := getattr(config, "model_type", None)) not in TYPES:
+        raise ValueError(
+            f"a config of type {kind!r} can't be counted here, only those of "
+            f"{' and '.join(TYPES)}: count another model with model.num_parameters()"
+        )
+    heads = config.num_attention_heads
+    return Architecture(
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        heads,
+        config.num_key_value_heads or heads,
+        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        config.vocab_size,
+        config.tie_word_embeddings,
+        getattr(config, "attention_bias", False),
+        getattr(config, "mlp_bias", False),
+        source=str(getattr(config, "name_or_path", "")),
+    )
+
+
+def parameters(config: Any, labels: int | None = None) -> int:
+    """Count the weights of a model.
+
+    Parameters
+    ----------
+    config
+        As for `architecture`.
+    labels : int, optional
+        Classes of a sequence classifier, whose head replaces the output layer; by
+        default the model is a language model.
+    """
+    a = architecture(config)
+    packed = sum(math.prod(shape) for shape in a.shapes.values())
+    return a.num_hidden_layers * packed + unpacked(a, labels)
+
+
+def unpacked(a: Architecture, labels: int | None = None) -> int:
+    """Count the weights that 4-bit models keep whole: all but the linear layers.
+
+    These are embeddings, norms, biases, and the output layer or head.
+
+    Parameters
+    ----------
+    a : Architecture
+    labels : int, optional
+        As for `parameters`.
+    """
+    d = a.hidden_size
+    biased: tuple[str, ...] = ATTENTION if a.attention_bias else ()
+    biased += LINEAR_LAYERS[4:] if a.mlp_bias else ()
+    block = 2 * d + sum(a.shapes[name][0] for name in biased)
+    embeddings = a.vocab_size * d
+    head = labels * d if labels else 0 if a.tie_word_embeddings else embeddings
+    return embeddings + a.num_hidden_layers * block + d + head
+
+
+METHODS = ("lora", "qlora", "full", "head")
+Method = Literal["lora", "qlora", "full", "head"]
+
+# Of bitsandbytes' NF4: weights that share a scale, scales that share one in turn, and
+# what each layer stores once (the code books of both steps, and an offset).
+BLOCK, SCALE_BLOCK = 64, 256
+TABLES = 4 * 16 + 4 * 256 + 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training keeps for as long as it lasts.
+
+    Attributes
+    ----------
+    weights : int
+        Of the model itself, with scales and tables where it is quantized.
+    adapter : int
+        Of what is trained beside it: low-rank matrices, the copy of the head.
+    gradients, optimizer : int
+        Of everything that is trained.
+    trainable : int
+        Numbers (not bytes) that are trained.
+    """
+
+    weights: int
+    adapter: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    trainable: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.weights + self.adapter + self.gradients + self.optimizer
+
+
+def lora_parameters(
+    config: Any,
+    r: int = 16,
+    target_modules: Sequence[str] | Literal["all-linear"] = ATTENTION,
+    layers: int | None = None,
+) -> int:
+    """Count the weights of a LoRA adapter, without a head.
+
+    Parameters
+    ----------
+    config
+        As for `architecture`.
+    r : int
+        Rank.
+    target_modules : sequence of str or "all-linear"
+        Names out of `LINEAR_LAYERS`, as for `peft.LoraConfig`.
+    layers : int, optional
+        How many layers are adapted; by default all.
+
+    Raises
+    ------
+    ValueError
+        If a module is unknown, the rank is not positive, or there are fewer layers.
+
+    Notes
+    -----
+    A matrix of shape [out, in] gets two, of shapes [out, r] and [r, in], so
+    r (out + in) weights: E. J. Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large
+    Language Models", section 4.1, https://arxiv.org/abs/2106.09685.
+
+    Examples
+    --------
+    >>> lora_parameters("Llama-3-8B", r=16, target_modules=["q_proj", "v_proj"])
+    6815744
+    """
+    a = architecture(config)
+    if isinstance(target_modules, str) and target_modules != "all-linear":
+        target_modules = [target_modules]
+    names = LINEAR_LAYERS if target_modules == "all-linear" else set(target_modules)
+    if not names or not set(names) <= set(LINEAR_LAYERS):
+        raise ValueError(
+            f"target_modules is {target_modules!r}: give 'all-linear' or some of "
+            f"{', '.join(LINEAR_LAYERS)}"
+        )
+    depth = a.num_hidden_layers if layers is None else layers
+    if r < 1 or not 1 <= depth <= a.num_hidden_layers:
+        raise ValueError(
+            f"r={r}, layers={layers}: the rank is at least 1, and the model has "
+            f"{a.num_hidden_layers} layers"
+        )
+    return depth * sum(r * sum(a.shapes[name]) for name in names)
+
+
+def bits_per_weight(block: int = BLOCK, *, double: bool = True) -> float:
+    """Bits that a weight takes in NF4, with its share of the scales.
+
+    Parameters
+    ----------
+    block : int
+        Weights that share a scale.
+    double : bool
+        Keep the scales in 8 bits, with a scale of 32 bits for each 256 of them,
+        rather than in 32 bits.
+
+    Notes
+    -----
+    T. Dettmers et al. (2023), "QLoRA", section 3, https://arxiv.org/abs/2305.14314:
+    double quantization saves 0.373 bits a weight at blocks of 64.
+
+    Examples
+    --------
+    >>> bits_per_weight(double=False), round(bits_per_weight(), 3)
+    (4.5, 4.127)
+    """
+    if block < 1:
+        raise ValueError(f"block={block}: a block holds at least one weight")
+    return 4 + (8 + 32 / SCALE_BLOCK if double else 32) / block
+
+
+def memory(
+    config: Any,
+    method: Method | None = None,
+    *,
+    labels: int | None = None,
+    quantization: Literal["nf4"] | None = None,
+    dtype: str | torch.dtype = "bfloat16",
+    trained_dtype: str | torch.dtype = "float32",
+    r: int = 16,
+    target_modules: Sequence[str] | Literal["all-linear"] = ATTENTION,
+    layers: int | None = None,
+) -> Memory:
+    """Bytes of a model at rest, or while a method trains it with AdamW.
+
+    Parameters
+    ----------
+    config
+        As for `architecture`.
+    method : {"lora", "qlora", "full", "head"}, optional
+        What is trained; by default nothing, as for inference.
+    labels : int, optional
+        As for `parameters`.
+    quantization : "nf4", optional
+        Linear layers in NF4 with double quantization, as `models.load` makes them;
+        "qlora" implies it. Embeddings, norms, biases and head stay in `dtype`.
+    dtype, trained_dtype
+        Of the frozen weights; of what is trained, its gradients and both AdamW states.
+    r, target_modules, layers
+        As for `lora_parameters`.
+
+    Returns
+    -------
+    Memory
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, "head" has no labels, or all weights would be trained
+        in 4 bits.
+
+    Examples
+    --------
+    >>> round(memory("Llama-3-8B").weights / 1e9, 2)
+    16.06
+    >>> round(memory("Llama-3-8B", quantization="nf4", labels=4).weights / 1e9, 2)
+    4.65
+    """
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
+    if method == "head" and not labels:
+        raise ValueError("method 'head' needs labels: say how many classes there are")
+    if method == "full" and quantization:
+        raise ValueError("weights of 4 bits can't be trained: use method 'qlora'")
+    a = architecture(config)
+    wide, narrow = as_dtype(trained_dtype).itemsize, as_dtype(dtype).itemsize
+    if method == "full":
+        everything = parameters(a, labels)
+        size = wide * everything
+        return Memory(size, 0, size, 2 * size, everything)
+    if quantization or method == "qlora":
+        weights = a.num_hidden_layers * sum(_nf4(*s) for s in a.shapes.values())
+        weights += narrow * unpacked(a, labels)
+    else:
+        weights = narrow * parameters(a, labels)
+    trained = (labels or 0) * a.hidden_size if method else 0
+    if method in ("lora", "qlora"):
+        trained += lora_parameters(a, r, target_modules, layers)
+    size = wide * trained
+    return Memory(weights, size, size, 2 * size, trained)
+
+
+def flops_per_token(
+    config: Any,
+    method: Method | None = None,
+    *,
+    labels: int | None = None,
+    context: int = 128,
+) -> float:
+    """Estimate the floating-point operations that a model spends on one token.
+
+    Parameters
+    ----------
+    config
+        As for `architecture`.
+    method : {"lora", "qlora", "full", "head"}, optional
+        What is trained; by default nothing: one forward pass.
+    labels : int, optional
+        As for `parameters`; the head of a classifier is too small to count.
+    context : int
+        Tokens that each token attends to, padding and masked ones included.
+
+    Notes
+    -----
+    A weight costs a multiplication and an addition forward [1]_. Going back costs as
+    much for the gradient of the inputs, and once more for that of the weight, which
+    frozen weights save. The adapter itself is left out.
+
+    .. [1] J. Kaplan et al. (2020), "Scaling Laws for Neural Language Models", section
+       2.1, https://arxiv.org/abs/2001.08361
+    """
+    a = architecture(config)
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
+    weights = a.num_hidden_layers * sum(math.prod(s) for s in a.shapes.values())
+    if labels is None:
+        weights += a.vocab_size * a.hidden_size
+    width = a.num_attention_heads * a.head_dim
+    attended = 4 * a.num_hidden_layers * context * width
+    forward = 2 * weights + attended
+    if method in ("lora", "qlora"):
+        # Attention has two inputs to each product, so it goes back at double cost.
+        return float(forward + 2 * weights + 2 * attended)
+    return float(3 * forward if method == "full" else forward)
+
+
+def _nf4(out: int, inputs: int) -> int:
+    """Bytes of a matrix in NF4 with double quantization."""
+    blocks = math.ceil(out * inputs / BLOCK)
+    packed = math.ceil(out * inputs / 2)
+    return packed + blocks + 4 * math.ceil(blocks / SCALE_BLOCK) + TABLES

@@ -1,0 +1,451 @@
+"""Figures with lines: accuracy by labels and by layer, intervals by test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
+
+from chapterlib.metrics.calibration import Reliability
+from chapterlib.metrics.evaluation import wilson
+from chapterlib.plots.style import (
+    Style,
+    class_style,
+    label_ends,
+    method_style,
+    new_axes,
+    require_columns,
+    short_names,
+    styled,
+)
+
+
+@styled
+def learning_curve(
+    curves: pd.DataFrame,
+    *,
+    x_label: str = "labeled training rows (log scale)",
+    ax: Axes | None = None,
+    title: str = "Accuracy against labels",
+) -> Axes:
+    """Draw accuracy against the number of labels, a line with a band a method.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        `method` (slug), `labels`, `accuracy`; `low` and `high` for the band, `title`
+        to tell variants of one method apart, as in `records.table()`. Rows with NaN in
+        one of the first three are left out. A method seen with 0 labels only is a
+        dashed line across, since 0 has no place on a log scale.
+    x_label : str
+        What `labels` counts.
+    ax : Axes, optional
+        Drawn into; a new figure by default.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or no row is complete.
+    """
+    rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
+    ax = new_axes(ax, title)
+    counts = sorted(set(rows["labels"]) - {0})
+    ends = []
+    names = _line_names(rows)
+    seen: list[Style] = []
+    for method, all_rows in rows.groupby("method", sort=False):
+        look, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
+        # Two variants of one method share its color and marker, not the dashes.
+        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(look), 2)]
+        seen.append(look)
+        name = names[str(method)]
+        if some.empty:
+            last = all_rows.iloc[-1]
+            ax.axhline(last["accuracy"], color=look.color, linestyle="--", lw=1.5)
+            if {"low", "high"} <= set(all_rows):
+                band = last["low"], last["high"]
+                ax.axhspan(*band, color=look.color, alpha=0.12, linewidth=0)
+            ends.append((float(last["accuracy"]), f"{name} (no labels)", look.color))
+            continue
+        _line(ax, some, "labels", look, linestyle=dashes)
+        ends.append((float(some["accuracy"].iloc[-1]), name, look.color))
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    if len(counts) < 2:
+        middle = counts[0] if counts else 1
+        ax.set_xlim(middle / 2, middle * 2)
+    _accuracy_axis(ax)
+    ax.set_xlabel(x_label)
+    label_ends(ax, ends)
+    return ax
+
+
+@styled
+def layer_curve(
+    scores: pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    title: str = "Accuracy by layer",
+) -> Axes:
+    """Draw how well each layer's states serve, a line a pooling.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `layer`, `pooling`, `accuracy`; `low` and `high` for a band.
+    ax, title
+        As in `learning_curve`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or no row is complete.
+    """
+    rows = require_columns(scores, "layer", "pooling", "accuracy").sort_values("layer")
+    ax = new_axes(ax, title)
+    ends = []
+    for i, (pooling, some) in enumerate(rows.groupby("pooling", sort=True)):
+        look = class_style(i)
+        _line(ax, some, "layer", look, markersize=4)
+        best = int(some["accuracy"].argmax())
+        x, y = some["layer"].iloc[best], some["accuracy"].iloc[best]
+        ax.plot([x], [y], "o", ms=13, mfc="none", mec=look.color)
+        ends.append((float(some["accuracy"].iloc[-1]), str(pooling), look.color))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _accuracy_axis(ax)
+    ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
+    label_ends(ax, ends)
+    return ax
+
+
+@styled
+def interval_widths(
+    rows: Sequence[int] = (30, 100, 300, 1000, 3800, 7600),
+    *,
+    shares: Sequence[float] = (0.5, 0.85, 0.95),
+    level: float = 0.95,
+    ax: Axes | None = None,
+    title: str = "More test rows, narrower interval",
+) -> Axes:
+    """Draw how wide the Wilson interval of an accuracy is, by test rows.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        Numbers of test rows; each has a tick.
+    shares : sequence of float
+        Accuracies, a line each.
+    level : float
+        Confidence level.
+    ax, title
+        As in `learning_curve`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a number of rows is below 1, or a share is not within 0 … 1.
+    """
+    if not len(rows) or min(rows) < 1 or not all(0 <= p <= 1 for p in shares):
+        raise ValueError(f"rows={rows}, shares={shares}: give counts and shares.")
+    ax = new_axes(ax, title)
+    ends = []
+    for i, share in enumerate(shares):
+        look = class_style(i)
+        bounds = [wilson(round(share * n), n, level) for n in rows]
+        widths = [100 * (high - low) for low, high in bounds]
+        ax.plot(rows, widths, color=look.color, marker=look.marker)
+        ends.append((widths[-1], f"{share:.0%} right", look.color))
+    # On two log scales the lines are straight: four times the rows, half the width.
+    ax.set(xscale="log", yscale="log")
+    for axis, ticks in ((ax.xaxis, list(rows)), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    ax.grid(axis="y")
+    label_ends(ax, ends)
+    ax.set_xlabel("test rows (log scale)")
+    ax.set_ylabel(
+        f"width of the {100 * level:g}% interval\n(percentage points, log scale)"
+    )
+    return ax
+
+
+def _line_names(rows: pd.DataFrame) -> dict[str, str]:
+    """Names for the ends of lines: the short one where no two methods share it."""
+    methods = [str(method) for method in rows["method"].unique()]
+    short = {method: method_style(method).label for method in methods}
+    if "title" not in rows:
+        titles = {method: method for method in methods}
+    else:
+        titles = dict(zip(rows["method"], rows["title"], strict=True))
+    shared = {name for name in short.values() if list(short.values()).count(name) > 1}
+    return {m: titles[m] if short[m] in shared else short[m] for m in methods}
+
+
+def _line(ax: Axes, rows: pd.DataFrame, x: str, look: Style, **how: Any) -> None:
+    color = look.color
+    ax.plot(rows[x], rows["accuracy"], color=color, marker=look.marker, **how)
+    if {"low", "high"} <= set(rows):
+        low, high = (rows[name].astype(float) for name in ("low", "high"))
+        if len(rows) > 1:
+            ax.fill_between(rows[x], low, high, color=color, alpha=0.15, linewidth=0)
+        else:
+            ax.vlines(rows[x], low, high, color=color, alpha=0.35, lw=5)
+
+
+def _accuracy_axis(ax: Axes) -> None:
+    ax.grid(axis="y")
+    ax.set_ylabel("accuracy (share of test rows)")
+    # An accuracy above 1 is not there to be drawn.
+    ax.set_ylim(top=min(ax.get_ylim()[1], 1.0))
+
+
+def _apart(counts: Sequence[float]) -> list[float]:
+    """Ticks from the right, leaving out those whose numbers would run together."""
+    room = max(np.log2(counts[-1] / counts[0]) / 9, 0.3)
+    kept = [counts[-1]]
+    for count in reversed(counts[:-1]):
+        if np.log2(kept[-1] / count) >= room:
+            kept.append(count)
+    return kept[::-1]
+
+
+@styled
+def loss_curve(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    smooth: int = 8,
+    ax: Axes | None = None,
+    title: str = "The loss falls with every epoch",
+) -> Axes:
+    """Draw the training loss of one or more runs, and their held-out loss as dots.
+
+    Parameters
+    ----------
+    histories : mapping of str to list of dict
+        Name of each run, and its ``history_`` (`training.FinetunedClassifier`).
+    smooth : int
+        Logged losses that a point of the line averages, itself and those before it;
+        the losses themselves stand behind it, faint.
+    ax : Axes, optional
+        Drawn into; a new figure by default.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no run, or one without a logged loss.
+    """
+    if not histories:
+        raise ValueError("histories is empty: give the history_ of at least one run")
+    ax = new_axes(ax, title)
+    ends, judged = [], False
+    for number, (name, history) in enumerate(histories.items()):
+        rows = pd.DataFrame([dict(row) for row in history])
+        if "loss" not in rows or rows["loss"].isna().all():
+            raise ValueError(f"the history of {name!r} holds no loss: fit it first")
+        look = class_style(number)
+        logged = rows.dropna(subset=["loss"])
+        mean = logged["loss"].rolling(smooth, min_periods=1).mean()
+        ax.plot(logged["epoch"], logged["loss"], color=look.color, alpha=0.25, lw=1)
+        ax.plot(logged["epoch"], mean, color=look.color)
+        if "eval_loss" in rows:
+            judged = True
+            held = rows.dropna(subset=["eval_loss"])
+            ax.plot(
+                held["epoch"],
+                held["eval_loss"],
+                color=look.color,
+                marker=look.marker,
+                linestyle="none",
+                markersize=8,
+            )
+        ends.append((float(mean.iloc[-1]), name, look.color))
+    ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
+    ax.set_ylabel("cross-entropy (nats a row)")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    label_ends(ax, ends)
+    return ax
+
+
+@styled
+def reliability_diagram(
+    results: Reliability | Mapping[str, Reliability],
+    *,
+    level: float = 0.95,
+    least_rows: int = 10,
+    ax: Axes | None = None,
+    title: str = "How often a method is right when it is this sure",
+) -> Axes:
+    """Draw accuracy against confidence, and the diagonal where they agree.
+
+    Parameters
+    ----------
+    results : Reliability, or mapping of str to Reliability
+        Of `metrics.reliability`; a mapping has slugs of methods as names. A larger
+        marker stands for more rows.
+    level : float
+        Confidence level of the Wilson intervals of the bins.
+    least_rows : int
+        A bin with fewer rows is not drawn: its accuracy says little. The error in
+        the label counts every bin.
+    ax : Axes, optional
+        Drawn into; a new figure by default.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If no bin has `least_rows` rows.
+    """
+    if isinstance(results, Reliability):
+        results = {"": results}
+    filled = {
+        slug: found.bins[found.bins["rows"] >= max(least_rows, 1)]
+        for slug, found in results.items()
+    }
+    filled = {slug: bins for slug, bins in filled.items() if not bins.empty}
+    if not filled:
+        raise ValueError(
+            f"No bin holds least_rows={least_rows} rows: lower it, or answer more."
+        )
+    ax = new_axes(ax, title, size=(6.2, 4.4))
+    start = min(
+        min(bins["confidence"].min(), bins["accuracy"].min())
+        for bins in filled.values()
+    )
+    start = max(np.floor(10 * start - 0.5) / 10, 0.0)
+    ax.plot([start, 1], [start, 1], color="#767676", linestyle="--", lw=1.2, zorder=0)
+    short = short_names(filled)
+    ends = []
+    for slug, bins in filled.items():
+        look = method_style(slug)
+        color = look.color if slug else method_style("probe").color
+        for x, right, n in bins[["confidence", "right", "rows"]].to_numpy():
+            ax.vlines(
+                x, *wilson(int(right), int(n), level), color=color, alpha=0.3, lw=3
+            )
+        ax.plot(bins["confidence"], bins["accuracy"], color=color, lw=1.5)
+        ax.scatter(
+            bins["confidence"],
+            bins["accuracy"],
+            s=18 + 120 * bins["rows"] / bins["rows"].sum(),
+            color=color,
+            marker=look.marker if slug else "o",
+            zorder=3,
+        )
+        error = f"{results[slug].error:.3f}"
+        name = f"{short[slug]} ({error})" if slug else f"error {error}"
+        # At the very top, a pile of names would run into the title.
+        top = 1 - 0.03 * len(filled) * (1 - start)
+        ends.append((min(float(bins["accuracy"].iloc[-1]), top), name, color))
+    ax.set(xlim=(start, 1.01), ylim=(start, 1.01))
+    ax.grid(axis="y")
+    note = f"dashed: as sure as right; bar: {100 * level:g}% interval"
+    if "" not in filled:
+        note += ";\nin brackets: expected calibration error"
+    ax.set_xlabel(f"confidence (mean over the rows of a bin)\n({note})")
+    ax.set_ylabel("accuracy (share of the bin's rows)")
+    label_ends(ax, ends)
+    return ax
+
+
+@styled
+def abstention_lines(
+    curves: Mapping[str, pd.DataFrame],
+    *,
+    least_rows: int = 30,
+    ax: Axes | None = None,
+    title: str = "What it is worth to leave out unsure answers",
+) -> Axes:
+    """Draw how accurate the surest answers are, against how many these are.
+
+    Parameters
+    ----------
+    curves : mapping of str to DataFrame
+        Of `metrics.abstention_curve`, with slugs of methods as names.
+    least_rows : int
+        A line begins where it rests on so many rows: before, it says little.
+    ax, title
+        As in `reliability_diagram`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or no curve reaches `least_rows`.
+    """
+    kept = {}
+    for slug, curve in curves.items():
+        rows = require_columns(curve, "rows", "coverage", "accuracy")
+        rows = rows[rows["rows"] >= least_rows]
+        if not rows.empty:
+            kept[slug] = rows
+    if not kept:
+        raise ValueError(
+            f"No curve rests on least_rows={least_rows} rows: lower it, or answer more."
+        )
+    ax = new_axes(ax, title)
+    short = short_names(kept)
+    ends = []
+    for slug, rows in kept.items():
+        look = method_style(slug)
+        # Markers at equal distances, however the thresholds lie.
+        near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
+        marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
+        ax.plot(
+            rows["coverage"],
+            rows["accuracy"],
+            color=look.color,
+            marker=look.marker,
+            markevery=marked,
+        )
+        ends.append((float(rows["accuracy"].iloc[-1]), short[slug], look.color))
+    ax.set_xlim(0, 1.01)
+    ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.grid(axis="y")
+    ax.set_xlabel("coverage (share of test rows answered, surest first)")
+    ax.set_ylabel("accuracy (share of the answers)")
+    label_ends(ax, ends)
+    return ax

@@ -1,0 +1,352 @@
+"""Figures of the data: classes, lengths, leftovers, points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
+
+from chapterlib.metrics.evaluation import Evaluation
+from chapterlib.plots.style import (
+    class_style,
+    ink,
+    new_axes,
+    styled,
+)
+
+
+@styled
+def class_balance(
+    counts: Mapping[str, float] | pd.Series | pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    title: str = "Rows of each class",
+) -> Axes:
+    """Draw how many rows each class has.
+
+    Parameters
+    ----------
+    counts : mapping, Series or DataFrame
+        Rows of each class; a DataFrame has one class a row and one split a column,
+        as `data.audit(ds).classes`.
+    ax : Axes, optional
+        Drawn into; a new figure by default.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no class.
+    """
+    return _bars(_as_frame(counts), "{:,.0f}".format, "rows", ax, title)
+
+
+@styled
+def audit_bars(
+    shares: Any,
+    *,
+    ax: Axes | None = None,
+    title: str = "Leftovers in the texts",
+) -> Axes:
+    """Draw what share of the rows carries each kind of leftover.
+
+    Parameters
+    ----------
+    shares : Audit, DataFrame, Series or mapping
+        Shares from 0 to 1, one kind a row and one split a column, as
+        `data.audit(ds).artifacts`; an `Audit` stands for these.
+    ax, title
+        As in `class_balance`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+    """
+    frame = _as_frame(getattr(shares, "artifacts", shares))
+    ax = _bars(frame, "{:.1%}".format, "share of rows", ax, title)
+    ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+    return ax
+
+
+@styled
+def length_histogram(
+    lengths: Mapping[str, ArrayLike],
+    *,
+    max_length: int | None = None,
+    unit: str = "words",
+    ax: Axes | None = None,
+    title: str = "Lengths of the texts",
+) -> Axes:
+    """Draw how long the texts of each split are.
+
+    Parameters
+    ----------
+    lengths : mapping of str to array-like of shape (rows,)
+        Lengths by split; NaN is left out.
+    max_length : int, optional
+        Where texts will be cut: drawn, with the share of texts that are longer.
+    unit : str
+        What the lengths count: words, tokens, characters.
+    ax, title
+        As in `class_balance`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If no split has a length.
+
+    Notes
+    -----
+    The axis ends at the 99.9th percentile (or just beyond `max_length`): a few
+    extreme texts would press all others into a corner.
+    """
+    known = {name: np.asarray(some, float) for name, some in lengths.items()}
+    known = {name: some[np.isfinite(some)] for name, some in known.items()}
+    known = {name: some for name, some in known.items() if some.size}
+    if not known:
+        raise ValueError("No split has a length to draw.")
+    ax = new_axes(ax, title)
+    pooled = np.concatenate(list(known.values()))
+    end = max(np.quantile(pooled, 0.999), 1.12 * (max_length or 0)) + 1
+    # Whole numbers of units a bin: else some bins hold one value more than others.
+    width = max(1, round(end / 40))
+    edges = np.arange(0, end + width, width)
+    for i, (name, some) in enumerate(known.items()):
+        look = class_style(i)
+        weights = np.full(some.size, 1 / some.size)
+        kind: dict[str, Any] = {"bins": edges, "weights": weights, "color": look.color}
+        if i == 0:
+            ax.hist(some, histtype="stepfilled", alpha=0.15, **kind)
+        dash = "-" if i == 0 else "--"
+        ax.hist(some, histtype="step", lw=2, ls=dash, label=name, **kind)
+    if max_length is not None:
+        longer = float((pooled > max_length).mean())
+        ax.axvline(max_length, color="#222222", linestyle="--", linewidth=1.5)
+        ax.annotate(
+            f"cut at {max_length:,}:\n{longer:.1%} are longer",
+            (max_length, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            va="top",
+            ha="right",
+            fontsize=10,
+        )
+    ax.set(xlabel=f"length ({unit})", xlim=(0, edges[-1]))
+    step = f" in steps of {width}" if width > 1 else ""
+    ax.set_ylabel(f"share of rows{step}")
+    ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.legend(loc="upper right" if max_length is None else "upper left")
+    return ax
+
+
+@styled
+def projection(
+    points: ArrayLike,
+    labels: ArrayLike,
+    label_names: Sequence[str],
+    *,
+    axis_names: tuple[str, str] = ("first component", "second component"),
+    ax: Axes | None = None,
+    title: str = "Texts on two axes",
+) -> Axes:
+    """Draw points on a plane, each in the color and marker of its class.
+
+    Parameters
+    ----------
+    points : array-like of shape (rows, 2)
+        Rows with a value that is not finite are left out.
+    labels : array-like of int, shape (rows,)
+        Class ids.
+    label_names : sequence of str
+        Written where the points of each class have their median.
+    axis_names : pair of str
+        What the two axes are.
+    ax, title
+        As in `class_balance`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or no point is left.
+    """
+    xy, ids = np.asarray(points, float), np.asarray(labels)
+    if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(ids):
+        raise ValueError(
+            f"points has shape {xy.shape} and labels {ids.shape}: two numbers and one "
+            "class id a row are needed."
+        )
+    finite = np.isfinite(xy).all(axis=1)
+    xy, ids = xy[finite], ids[finite]
+    if not len(xy):
+        raise ValueError("No point is finite: there is nothing to draw.")
+    ax = new_axes(ax, title, size=(6.2, 5))
+    # The fewer the points, the darker each may be.
+    alpha = float(np.clip(16 / np.sqrt(len(xy)), 0.3, 0.9))
+    # In random order no class lies on top of all others.
+    order = np.random.default_rng(0).permutation(len(xy))
+    for layer in np.array_split(order, min(8, len(xy))):
+        for i in range(len(label_names)):
+            look = class_style(i)
+            some = xy[layer[ids[layer] == i]]
+            ax.scatter(
+                some[:, 0],
+                some[:, 1],
+                s=22,
+                alpha=alpha,
+                color=look.color,
+                marker=look.marker,
+                linewidths=0,
+            )
+    halo = [patheffects.withStroke(linewidth=4, foreground="white")]
+    for i, name in enumerate(label_names):
+        if (ids == i).any():
+            x, y = np.median(xy[ids == i], axis=0)
+            ax.text(
+                x,
+                y,
+                name,
+                color=ink(class_style(i).color),
+                fontsize=13,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                path_effects=halo,
+            )
+    # Distances count, positions do not.
+    ax.set(xlabel=axis_names[0], ylabel=axis_names[1], xticks=[], yticks=[])
+    return ax
+
+
+def _percent(share: float, _: object = None) -> str:
+    return f"{round(100 * share, 3):g}%"
+
+
+def _as_frame(values: Any) -> pd.DataFrame:
+    if isinstance(values, pd.DataFrame):
+        frame = values
+    else:
+        frame = pd.Series(values).to_frame("")
+    if frame.empty:
+        raise ValueError("There is nothing to draw: the table has no rows.")
+    return frame.astype(float)
+
+
+def _bars(
+    frame: pd.DataFrame,
+    form: Callable[[float], str],
+    unit: str,
+    ax: Axes | None,
+    title: str,
+) -> Axes:
+    """Horizontal bars, one group a row, one bar a column, each with its number."""
+    names, columns = [str(name) for name in frame.index], list(frame.columns)
+    tall = 1.3 + len(names) * (0.22 + 0.28 * len(columns))
+    ax = new_axes(ax, title, size=(6.2, tall))
+    height = 0.8 / len(columns)
+    for j, column in enumerate(columns):
+        look = class_style(j)
+        places = np.arange(len(names)) + (j - (len(columns) - 1) / 2) * height
+        values = frame[column].fillna(0)
+        bars = ax.barh(places, values, 0.9 * height, color=look.color, label=column)
+        missing = frame[column].isna()
+        texts = [
+            "no value" if gone else f"{form(value)} {column}".rstrip()
+            for value, gone in zip(values, missing, strict=True)
+        ]
+        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(look.color))
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.invert_yaxis()
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(unit)
+    ax.set_xlim(0, 1.22 * max(float(np.nanmax(frame.to_numpy(), initial=0)), 1e-9))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    ax.locator_params(axis="x", nbins=5)
+    return ax
+
+
+@styled
+def confusion(
+    counts: Evaluation | ArrayLike,
+    label_names: Sequence[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    title: str = "True classes and predicted ones",
+) -> Axes:
+    """Draw a confusion matrix: counts, and shares of each true class.
+
+    Parameters
+    ----------
+    counts : Evaluation or array-like of int, shape (classes, classes or classes + 1)
+        Rows are true classes; a last column more counts rows without an answer, and
+        is drawn only where there are such.
+    label_names : sequence of str, optional
+        An `Evaluation` brings its own.
+    ax, title
+        As in `class_balance`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit, or names are missing.
+    """
+    if isinstance(counts, Evaluation):
+        label_names = label_names or [str(name) for name in counts.per_class.index]
+        counts = counts.confusion
+    matrix = np.asarray(counts)
+    k = len(matrix)
+    if matrix.ndim != 2 or matrix.shape[1] not in (k, k + 1) or not k:
+        raise ValueError(
+            f"The matrix has shape {matrix.shape}: a row and a column a class are "
+            "needed, and at most one column more for rows without an answer."
+        )
+    names = list(label_names) if label_names is not None else [str(i) for i in range(k)]
+    if len(names) != k:
+        raise ValueError(f"{len(names)} label_names for {k} classes.")
+    columns = list(names)
+    if matrix.shape[1] > k and matrix[:, k].any():
+        columns.append("no answer")
+    matrix = matrix[:, : len(columns)]
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = matrix / np.maximum(totals, 1)
+    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k))
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), share in np.ndenumerate(shares):
+        text = f"{matrix[i, j]:,}\n{share:.1%}" if totals[i, 0] else "–"
+        color = "white" if share > 0.55 else "#222222"
+        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=10)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(k), names)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    return ax

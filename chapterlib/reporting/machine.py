@@ -1,0 +1,198 @@
+"""What a run cost in time and memory, on which machine and code it ran."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from chapterlib.settings import PACKAGE
+
+
+@dataclass
+class Measured:
+    """Cost of a block; filled in by `measure` when the block ends.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall time.
+    peak_bytes : int
+        Largest resident memory seen, of this process and its children
+        together, what was loaded before the block included. Pages shared
+        with a child count twice.
+    peak_gpu_bytes : int or None
+        Most GPU memory that torch had allocated, summed over the GPUs; None
+        where torch used none.
+    """
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    peak_gpu_bytes: int | None = None
+
+
+@contextmanager
+def measure(interval: float = 0.1) -> Iterator[Measured]:
+    """Measure wall time and peak memory of the block under `with`.
+
+    Parameters
+    ----------
+    interval : float
+        Seconds between two looks at the memory (a millisecond or two each): a
+        shorter peak can be missed.
+
+    Yields
+    ------
+    Measured
+        Complete after the block, also where the block raised.
+
+    Notes
+    -----
+    GPU figures are torch's own high-water mark, which this resets: of two
+    nested blocks only the inner one has a right one.
+
+    Examples
+    --------
+    >>> with measure() as cost:
+    ...     numbers = list(range(1000))
+    >>> cost.seconds > 0 and cost.peak_bytes > 0
+    True
+    """
+    measured = Measured()
+    done = threading.Event()
+    process = psutil.Process()
+
+    def look() -> None:
+        measured.peak_bytes = max(measured.peak_bytes, _resident(process))
+
+    def watch() -> None:
+        while not done.wait(interval):
+            look()
+
+    cuda = _cuda()
+    if cuda is not None:
+        for gpu in range(cuda.device_count()):
+            cuda.reset_peak_memory_stats(gpu)
+    look()
+    watcher = threading.Thread(target=watch, name="chapterlib-memory", daemon=True)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+        yield measured
+    finally:
+        cuda = _cuda()
+        if cuda is not None:
+            # Work on a GPU goes on after the call that started it returned.
+            cuda.synchronize()
+        measured.seconds = time.perf_counter() - start
+        done.set()
+        watcher.join()
+        look()
+        if cuda is not None:
+            measured.peak_gpu_bytes = sum(
+                cuda.max_memory_allocated(gpu) for gpu in range(cuda.device_count())
+            )
+
+
+def hardware() -> dict[str, Any]:
+    """Describe this machine, without its name or anything else that identifies it.
+
+    Returns
+    -------
+    dict
+        `cpu` (model name), `cores` (that this process may use), `memory_bytes`,
+        `gpu` (name, or None), `dtype` (the floating-point type that models compute in
+        here unless told otherwise, or None), `system` (operating system and
+        architecture).
+
+    Notes
+    -----
+    GPU and type are known only where torch was imported before: it is not imported
+    for this, which would take seconds. The type belongs to the machine, since clouds
+    call processors by one name of which some multiply bfloat16 several times faster
+    than float32, and others don't.
+    """
+    torch = sys.modules.get("torch")
+    gpu = dtype = None
+    if torch is not None:
+        from chapterlib.models.devices import pick_dtype
+
+        dtype = str(pick_dtype()).removeprefix("torch.")
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_name(0)
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": gpu,
+        "dtype": dtype,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def code_digest() -> str:
+    """Digest of the package's code, the same on every system (16 hex digits)."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        # Reading as text makes the line ends of Windows those of the rest.
+        source = path.read_text(encoding="utf-8")
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{source}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _resident(process: psutil.Process) -> int:
+    total: int = process.memory_info().rss
+    try:
+        children = process.children(recursive=True)
+    except psutil.Error:
+        return total
+    for child in children:
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:
+            # It ended between the two calls.
+            continue
+    return total
+
+
+def _cuda() -> Any:
+    """torch.cuda where it is in use already, else None."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda
+    return None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            pass
+        else:
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,459 @@
+"""The schema of a measured run: what was run, on which rows, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import uuid
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from chapterlib.metrics.evaluation import (
+    NO_ANSWER,
+    Evaluation,
+    class_ids,
+    evaluate,
+    wilson,
+)
+from chapterlib.reporting.machine import code_digest, hardware
+from chapterlib.settings import results_folder, shipped_folder, versions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from chapterlib.tasks.sampling import DataInfo
+
+
+SCHEMA_VERSION: Literal[1] = 1
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+UNANSWERED = "."
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecordError(ValueError):
+    """A record, or a file of one, that can't be trusted or mixed with others."""
+
+
+def encode_predictions(y_pred: ArrayLike) -> str:
+    """Write predictions as text: one base-36 digit a row, "." for no answer.
+
+    Raises
+    ------
+    ValueError
+        If a value is neither a class id from 0 to 35 nor -1.
+    """
+    ids = class_ids(y_pred, "y_pred", len(DIGITS), allow_no_answer=True)
+    return "".join(UNANSWERED if i == NO_ANSWER else DIGITS[i] for i in ids.tolist())
+
+
+def decode_predictions(text: str) -> NDArray[np.int64]:
+    """Read back what `encode_predictions` wrote.
+
+    Raises
+    ------
+    ValueError
+        If a character is neither a base-36 digit in lower case nor ".".
+    """
+    stray = re.search(r"[^0-9a-z.]", text)
+    if stray:
+        raise ValueError(
+            f"Character {stray.start()} of the predictions is {stray.group()!r}: "
+            "only 0-9, a-z and . (no answer) stand for a prediction."
+        )
+    ids = [NO_ANSWER if c == UNANSWERED else DIGITS.index(c) for c in text]
+    return np.array(ids, dtype=np.int64)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class DataUsed(_Frozen):
+    """The rows of a run: where they are from, which, and how many.
+
+    `labels_used` counts the train rows whose label the method saw, 0 for a method
+    that sees none; `per_class` is the budget a class where rows were drawn so.
+    """
+
+    name: str
+    origin: Literal["folder", "hub", "sample", "unknown"]
+    train_fingerprint: Hex16 | None
+    test_fingerprint: Hex16
+    n_train: NonNegativeInt
+    n_test: PositiveInt
+    labels_used: NonNegativeInt
+    per_class: PositiveInt | None = None
+    label_names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        info: DataInfo,
+        *,
+        train: Dataset | None,
+        test: Dataset,
+        labels_used: int | None = None,
+        per_class: int | None = None,
+    ) -> DataUsed:
+        """Describe the rows that a run used.
+
+        Parameters
+        ----------
+        info : DataInfo
+            What `data.describe` tells of the dataset that the rows are from.
+        train, test : Dataset
+            The very rows that were fitted and predicted; no `train` for a method
+            that learns from none.
+        labels_used : int, optional
+            Every train row by default.
+        per_class : int, optional
+            The budget a class where train rows were drawn so.
+        """
+        from chapterlib.tasks.sampling import fingerprint
+
+        n_train = 0 if train is None else len(train)
+        return cls(
+            name=info.name,
+            origin=info.origin,
+            train_fingerprint=None if train is None else fingerprint(train),
+            test_fingerprint=fingerprint(test),
+            n_train=n_train,
+            n_test=len(test),
+            labels_used=n_train if labels_used is None else labels_used,
+            per_class=per_class,
+            label_names=tuple(test.features["label"].names),
+        )
+
+
+class Scores(_Frozen):
+    """The figures of `metrics.evaluate` that a record keeps."""
+
+    accuracy: Share
+    low: Share
+    high: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+    macro_f1: Share
+    answered: NonNegativeInt
+    accuracy_answered: Share | None
+
+    @classmethod
+    def of(cls, found: Evaluation) -> Scores:
+        """Keep what a record needs of an evaluation."""
+        return cls(**{name: found.as_dict()[name] for name in cls.model_fields})
+
+
+class RunRecord(_Frozen):
+    """One measured run, complete enough to be recomputed and repeated.
+
+    `method` is a short name for files, `title` one for readers. `model` is a Hub id
+    or a folder's name (None: no model), `model_sha256` that of the files it was
+    loaded from, or the commit on the Hub. `code` is `code_digest()` when it ran. Sizes
+    are bytes, durations seconds.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    method: Slug
+    title: str
+    model: str | None = None
+    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+    data: DataUsed
+    seed: NonNegativeInt
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    metrics: Scores
+    predictions: str
+    fit_seconds: NonNegativeFloat
+    predict_seconds: NonNegativeFloat
+    peak_memory_bytes: NonNegativeInt
+    peak_gpu_bytes: NonNegativeInt | None = None
+    trainable_parameters: NonNegativeInt | None = None
+    size_bytes: NonNegativeInt | None = None
+    versions: dict[str, str] = Field(default_factory=versions)
+    hardware: dict[str, JsonValue] = Field(default_factory=hardware)
+    created: date = Field(default_factory=lambda: datetime.now(timezone.utc).date())
+    code: Hex16 = Field(default_factory=code_digest)
+
+    @classmethod
+    def from_predictions(
+        cls, y_true: ArrayLike, y_pred: ArrayLike, *, level: float = 0.95, **fields: Any
+    ) -> RunRecord:
+        """Make a record whose metrics are computed here, from the predictions.
+
+        Parameters
+        ----------
+        y_true, y_pred : array-like of int, shape (n_test,)
+            Class ids of the test rows in order; -1 in y_pred is "no answer".
+        level : float
+            Confidence level of the interval.
+        **fields
+            The other fields of `RunRecord`.
+
+        Raises
+        ------
+        ValueError
+            If a value is no class id or a field is missing or wrong; the message
+            names the row or the field.
+        """
+        data = DataUsed.model_validate(fields["data"])
+        found = evaluate(y_true, y_pred, data.label_names, level=level)
+        text = encode_predictions(y_pred)
+        return cls(metrics=Scores.of(found), predictions=text, **fields)
+
+    def recompute(self, y_true: ArrayLike) -> Evaluation:
+        """Evaluate the stored predictions anew.
+
+        Parameters
+        ----------
+        y_true : array-like of int, shape (n_test,)
+            Labels of the same test rows in the same order.
+
+        Raises
+        ------
+        RecordError
+            If the stored metrics are not those of the stored predictions.
+        """
+        ids = decode_predictions(self.predictions)
+        found = evaluate(y_true, ids, self.data.label_names, level=self.metrics.level)
+        stored = self.metrics.model_dump()
+        differ = [
+            f"{name} (stored {stored[name]}, recomputed {value})"
+            for name, value in Scores.of(found).model_dump().items()
+            if not _same(stored[name], value)
+        ]
+        if differ:
+            raise RecordError(
+                f"{self.file_name}: the stored metrics are not those of the stored "
+                f"predictions on these labels: {', '.join(differ)}. Pass the test "
+                f"rows whose fingerprint is {self.data.test_fingerprint}, or measure "
+                "the run again."
+            )
+        return found
+
+    @property
+    def file_name(self) -> str:
+        """Name of the record's file: data, method, train rows, seed."""
+        data = re.sub(r"[^a-z0-9]+", "-", self.data.name.lower()).strip("-")
+        return f"{data}-{self.method}-{self.data.n_train}-s{self.seed}.json"
+
+    @field_validator("model")
+    @classmethod
+    def _no_machine_path(cls, model: str | None) -> str | None:
+        # Records are published: where a reader keeps a model is nobody's business.
+        if model and Path(model).expanduser().is_absolute():
+            return Path(model).name
+        return model
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _plain_json(cls, params: Any) -> Any:
+        # NumPy's numbers and tuples become what will be read back.
+        return json.loads(json.dumps(params, default=_plain, allow_nan=False))
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> RunRecord:
+        n, scores, ids = self.data.n_test, self.metrics, self.predictions
+        if len(ids) != n:
+            raise ValueError(f"{len(ids)} predictions for {n} test rows")
+        if decode_predictions(ids).max() >= len(self.data.label_names):
+            raise ValueError("a prediction is no class of label_names")
+        correct = round(scores.accuracy * n)
+        answered = n - ids.count(UNANSWERED)
+        low, high = wilson(correct, n, scores.level)
+        expected = {
+            "accuracy": correct / n,
+            "low": low,
+            "high": high,
+            "answered": answered,
+            "accuracy_answered": correct / answered if answered else None,
+        }
+        for name, value in expected.items():
+            if not _same(getattr(scores, name), value):
+                raise ValueError(
+                    f"metrics.{name} is {getattr(scores, name)}, but accuracy and "
+                    f"predictions make it {value}"
+                )
+        return self
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=0, abs_tol=1e-9)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} can't be stored in JSON: give a number, text or list")
+
+
+AGAIN = "measure it again with `make results`"
+
+
+def write(record: RunRecord, folder: str | Path | None = None) -> Path:
+    """Write a record to its file, whole or not at all.
+
+    Parameters
+    ----------
+    record : RunRecord
+        Replaces an earlier record of the same data, method, train rows and seed.
+    folder : path, optional
+        Made where it is missing; `results_folder()` by default.
+
+    Returns
+    -------
+    Path
+        Of the file, named by `record.file_name`.
+
+    Raises
+    ------
+    RecordError
+        If the file holds a run of another model, or the default folder is that of
+        an installed package, which is no place to write to.
+    """
+    target = Path(folder) if folder is not None else results_folder()
+    if folder is None and target == shipped_folder():
+        raise RecordError(
+            "chapterlib is installed without a checkout, so there is no folder for "
+            "new records: pass one, or set CHAPTERLIB_RESULTS."
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    path = target / record.file_name
+    _refuse_other_model(record, path)
+    payload = record.model_dump(mode="json")
+    payload["digest"] = _digest(payload)
+    text = json.dumps(
+        payload, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    draft = target / f".{record.file_name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with draft.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def read(
+    folder: str | Path | None = None, *, data: str | None = None
+) -> list[RunRecord]:
+    """Read every record of a folder, in the order of file names.
+
+    Parameters
+    ----------
+    folder : path, optional
+        `results_folder()` by default.
+    data : str, optional
+        Only records measured on this data, say "AG News"; all by default.
+
+    Raises
+    ------
+    RecordError
+        If the folder is missing, or any file is malformed, of another schema version,
+        edited by hand or misnamed: the message names each such file, why, and what
+        to do. None is skipped silently.
+    """
+    source = Path(folder) if folder is not None else results_folder()
+    if not source.is_dir():
+        raise RecordError(
+            f"{source} is no folder: pass the folder of the records, or correct "
+            "CHAPTERLIB_RESULTS."
+        )
+    found, problems = [], []
+    for path in sorted(source.glob("[!.]*.json")):
+        try:
+            found.append(_read_file(path))
+        except RecordError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise RecordError("\n".join(problems))
+    return [record for record in found if data in (None, record.data.name)]
+
+
+def _digest(payload: dict[str, Any]) -> str:
+    """Of everything in the file but the digest itself: an edit shows."""
+    rest = {name: value for name, value in payload.items() if name != "digest"}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _refuse_other_model(record: RunRecord, path: Path) -> None:
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # No record there, or one that is of no use: it is replaced.
+    if model != record.model:
+        raise RecordError(
+            f"{path} holds a run of the model {model}, this one is of {record.model}: "
+            "give one of the two another method name, or delete the file."
+        )
+
+
+def _read_file(path: Path) -> RunRecord:
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is no JSON ({error}): restore it with git, or delete it and "
+            f"{AGAIN}."
+        ) from error
+    if not isinstance(payload, dict) or "schema_version" not in payload:
+        raise RecordError(
+            f"{path} is no record (it has no schema_version): move it elsewhere."
+        )
+    version = payload["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema version {version}, and this chapterlib reads "
+            f"{SCHEMA_VERSION}: install the chapterlib that wrote it, or delete the "
+            f"file and {AGAIN}."
+        )
+    digest = payload.get("digest")
+    if digest != _digest(payload):
+        raise RecordError(
+            f"{path} was changed after it was written (its digest is not {digest}): "
+            f"restore it with git, or delete it and {AGAIN}."
+        )
+    del payload["digest"]
+    try:
+        record = RunRecord.model_validate(payload)
+    except ValidationError as error:
+        listed = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise RecordError(
+            f"{path} is no valid record ({listed}): delete it and {AGAIN}."
+        ) from error
+    if path.name != record.file_name:
+        raise RecordError(
+            f"{path} holds the run {record.file_name}: give it that name, or "
+            "delete the copy."
+        )
+    return record

@@ -1,0 +1,20 @@
+from .audit import (
+    Audit as Audit,
+    audit as audit,
+)
+from .loading import (
+    DataError as DataError,
+)
+from .sampling import (
+    DataInfo as DataInfo,
+    balanced_sample as balanced_sample,
+    book_rows as book_rows,
+    describe as describe,
+    fingerprint as fingerprint,
+    load_ag_news as load_ag_news,
+)
+from .task import (
+    LABEL_NAMES as LABEL_NAMES,
+    LABELS as LABELS,
+    label_to_id as label_to_id,
+)

@@ -1,0 +1,179 @@
+"""The audit of news data: leftovers of scraping, duplicates, leaks and lengths."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+from datasets import ClassLabel, Dataset, DatasetDict
+
+ARTIFACTS = {
+    "HTML entity": (
+        r"&?(?:#\d{1,5}|\b(?:lt|gt|amp|quot|apos|nbsp|hellip|[lr][ds]quo|[mn]dash));"
+    ),
+    "backslash": r"\\",
+    "HTML tag": (
+        r"(?i)(?:<|&lt;)/?(?:a|b|i|p|br|em|strong|font|img|span|div|table|t[rdh]|ul|li"
+        r"|h\d|script)\b.{0,300}?(?:>|&gt;)"
+    ),
+    "link": r"(?i)https?://|\bwww\.|\bhref\b",
+}
+# What feeds put in parentheses between headline and lead: (AP), (SPACE.com).
+SOURCE_TAG = re.compile(r"\(([A-Za-z][A-Za-z0-9.&' /-]{1,29})\)")
+OPENING_WORDS = 8
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit` found; each table is a DataFrame.
+
+    Attributes
+    ----------
+    classes : pandas.DataFrame
+        Rows of each class (index) in each split (columns).
+    artifacts : pandas.DataFrame
+        Share of rows, from 0 to 1, that carry each kind of leftover (index), by split
+        (columns).
+    repeats : pandas.DataFrame
+        Rows by split (columns) that repeat an earlier row of their split, from the
+        strict to the loose reading, that carry a text labeled in two ways, and test
+        rows that stand in train.
+    source_tags : pandas.DataFrame
+        For each tag in parentheses (index): `rows` that carry it in all splits, its
+        most frequent class (`label`), rows of that class (`in_label`) and their share.
+    lengths : pandas.DataFrame
+        For each split (index): mean, median, 95th and 99th percentile and maximum of
+        the length in words, split at white space.
+    """
+
+    classes: pd.DataFrame
+    artifacts: pd.DataFrame
+    repeats: pd.DataFrame
+    source_tags: pd.DataFrame
+    lengths: pd.DataFrame
+
+    def summary(self) -> pd.DataFrame:
+        """Gather the findings in one table that a notebook can show.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One finding a row, one split a column, as text.
+        """
+        shares = self.artifacts.map("{:.1%}".format)
+        shares.index = [f"rows with {kind}" for kind in shares.index]
+        lengths = self.lengths.T.map("{:.0f}".format)
+        lengths.index = [f"words, {statistic}" for statistic in lengths.index]
+        counts = self.classes.sum().to_frame("rows").T.map("{:,}".format)
+        repeats = self.repeats.map("{:,}".format)
+        table = pd.concat([counts, shares, repeats, lengths])
+        table.index.name = "finding"
+        return table
+
+
+def audit(ds: DatasetDict | Dataset, min_count: int = 10) -> Audit:
+    """Look for what may mislead a classifier or its reader.
+
+    Parameters
+    ----------
+    ds : datasets.DatasetDict or datasets.Dataset
+        Rows with `text` and `label`; a single Dataset counts as one split.
+    min_count : int
+        Source tags in fewer rows are left out: a share of few rows means little.
+
+    Returns
+    -------
+    Audit
+
+    Examples
+    --------
+    >>> rows = Dataset.from_dict({"text": ["Up (AP)", "Up (AP)"], "label": [0, 0]})
+    >>> audit(rows, min_count=2).source_tags.loc["AP", "rows"]
+    2
+    """
+    if isinstance(ds, Dataset):
+        ds = DatasetDict({str(ds.split or "rows"): ds})
+    frames = {str(split): _frame(rows) for split, rows in ds.items()}
+    return Audit(
+        classes=pd.DataFrame(
+            {s: f["label"].value_counts(sort=False) for s, f in frames.items()}
+        ),
+        artifacts=pd.DataFrame(
+            {s: _artifact_shares(f["text"]) for s, f in frames.items()}
+        ),
+        repeats=_repeats(frames),
+        source_tags=_source_tags(pd.concat(frames.values()), min_count),
+        lengths=pd.DataFrame({s: _lengths(f["text"]) for s, f in frames.items()}).T,
+    )
+
+
+def _frame(rows: Dataset) -> pd.DataFrame:
+    """Return text, label name and two foldings of the text."""
+    columns = rows.with_format(None)[:]
+    feature = rows.features["label"]
+    labels, names = columns["label"], sorted({str(v) for v in columns["label"]})
+    if isinstance(feature, ClassLabel):
+        names = feature.names
+        labels = [names[v] for v in labels]
+    frame = pd.DataFrame({"text": columns["text"]})
+    frame["label"] = pd.Categorical([str(v) for v in labels], categories=names)
+    words = frame["text"].str.casefold().str.findall(r"[^\W_]+")
+    frame["folded"] = words.str.join(" ")
+    frame["opening"] = words.str[:OPENING_WORDS].str.join(" ")
+    return frame
+
+
+def _artifact_shares(texts: pd.Series) -> pd.Series:
+    return pd.Series({k: texts.str.contains(p).mean() for k, p in ARTIFACTS.items()})
+
+
+def _repeats(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Count repeats from the strict reading to the loose one."""
+    table = {}
+    for split, frame in frames.items():
+        by_text = frame.groupby("folded")["label"]
+        others = [f for name, f in frames.items() if name == "train" != split]
+        seen = set(others[0]["folded"]) if others else set()
+        table[split] = {
+            "same text": int(frame["text"].duplicated().sum()),
+            "same text but for case and punctuation": int(
+                frame["folded"].duplicated().sum()
+            ),
+            f"same first {OPENING_WORDS} words": int(
+                frame["opening"].duplicated().sum()
+            ),
+            "same text, two labels": int((by_text.transform("nunique") > 1).sum()),
+            "text also in train": int(frame["folded"].isin(seen).sum()),
+        }
+    return pd.DataFrame(table)
+
+
+def _source_tags(frame: pd.DataFrame, min_count: int) -> pd.DataFrame:
+    """Count tags by class; a row counts once for each different tag."""
+    found = frame["text"].map(lambda text: sorted(set(SOURCE_TAG.findall(text))))
+    tags = frame[["label"]].assign(tag=found).explode("tag").dropna()
+    counts = pd.crosstab(tags["tag"], tags["label"])
+    counts = counts[counts.sum(axis=1) >= min_count]
+    table = pd.DataFrame(
+        {
+            "rows": counts.sum(axis=1),
+            "label": counts.idxmax(axis=1) if len(counts) else [],
+            "in_label": counts.max(axis=1),
+        }
+    )
+    table["share"] = table["in_label"] / table["rows"]
+    return table.sort_values(["rows", "share"], ascending=False)
+
+
+def _lengths(texts: pd.Series) -> pd.Series:
+    words = texts.map(lambda text: len(text.split()))
+    return pd.Series(
+        {
+            "mean": words.mean(),
+            "median": words.median(),
+            "95th percentile": words.quantile(0.95),
+            "99th percentile": words.quantile(0.99),
+            "maximum": words.max(),
+        }
+    )

@@ -1,0 +1,402 @@
+"""The rows that the book's records were measured on, found in any copy of AG News.
+
+The rows themselves are not the project's to give away. ``results/rows/ag-news.json``
+holds a short digest of each, in order, and its label: enough to pick the same rows out
+of the full dataset. ``python -m chapterlib rows`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Literal, TypedDict, cast
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from chapterlib.settings import get_settings
+from chapterlib.tasks.loading import (
+    BUILDER,
+    HUB_ID,
+    SAMPLE,
+    DataError,
+    Origin,
+    from_folder,
+    from_hub,
+)
+
+
+class Manifest(TypedDict):
+    """Of one split: the key of each row in order, and the labels as digits."""
+
+    keys: list[str]
+    labels: str
+
+
+def row_key(text: str) -> str:
+    """Digest a text: the same for copies that differ in case, spaces or punctuation.
+
+    Returns
+    -------
+    str
+        The first 16 hex digits of the sha256 of its lower-cased letters and digits.
+
+    Examples
+    --------
+    >>> row_key("Oil, again!") == row_key("oil  again")
+    True
+    """
+    kept = "".join(c for c in text.lower() if c.isalnum())
+    return hashlib.sha256(kept.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def make_manifest(ds: DatasetDict) -> dict[str, Manifest]:
+    """List the rows of every split, in order."""
+    return {
+        str(split): Manifest(
+            keys=[row_key(text) for text in rows["text"]],
+            labels="".join(str(label) for label in rows["label"]),
+        )
+        for split, rows in ds.items()
+    }
+
+
+def manifest_path() -> Path:
+    """Where the manifest lies: beside the records of the checkout or the wheel."""
+    from chapterlib.settings import results_folder, shipped_folder
+
+    name = Path("rows", "ag-news.json")
+    chosen = results_folder() / name
+    # A folder of the reader's own records need not have one.
+    return chosen if chosen.is_file() else shipped_folder() / name
+
+
+def book_rows(
+    ds: DatasetDict, manifest: dict[str, Manifest] | None = None
+) -> DatasetDict:
+    """Take the rows of the book out of a dataset that holds them, in their order.
+
+    Parameters
+    ----------
+    ds : DatasetDict
+        With the features of `data.load_ag_news`, say the full dataset from the Hub.
+    manifest : dict, optional
+        As `make_manifest` gives it; by default that of the book's records.
+
+    Returns
+    -------
+    DatasetDict
+
+    Raises
+    ------
+    DataError
+        If rows are missing, or there is no manifest.
+    """
+    if manifest is None:
+        path = manifest_path()
+        if not path.is_file():
+            raise DataError(
+                f"There is no manifest of the book's rows at {path}: reinstall the "
+                "package, or write one with python -m chapterlib rows"
+            )
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    picked = DatasetDict()
+    for split, wanted in manifest.items():
+        rows = ds[split]
+        places: dict[tuple[str, int], deque[int]] = defaultdict(deque)
+        # The same text may stand there twice, with two labels.
+        for place, (text, label) in enumerate(
+            zip(rows["text"], rows["label"], strict=True)
+        ):
+            places[row_key(text), label].append(place)
+        found, missing = [], 0
+        for key, label in zip(wanted["keys"], wanted["labels"], strict=True):
+            left = places[key, int(label)]
+            if left:
+                found.append(left.popleft())
+            else:
+                missing += 1
+        if missing:
+            raise DataError(
+                f"{missing:,} of the {len(wanted['keys']):,} rows that the book's "
+                f"records were measured on are not in the split '{split}', which has "
+                f"{len(rows):,}: load the full dataset (120,000 and 7,600 rows), or "
+                'leave out rows="book"'
+            )
+        same = found == list(range(len(rows)))
+        picked[split] = rows if same else rows.select(found)
+    return picked
+
+
+def load_ag_news(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    rows: Literal["book"] | None = None,
+) -> DatasetDict:
+    """Load AG News from a folder, from the Hub, or the shipped sample.
+
+    Parameters
+    ----------
+    source : str or path, optional
+        A folder, a Hub id (``"owner/name"``) or ``"sample"``. None: the setting
+        ``CHAPTERLIB_AG_NEWS``; where that is not set either, the Hub dataset
+        ``fancyzhx/ag_news``; and where the Hub can't be reached, the sample that
+        is shipped with the package, under a warning.
+    rows : "book", optional
+        Only the rows that the book's records were measured on, in their order,
+        picked out of a source that holds them (`bookrows.pick`). The sample, which
+        holds none of them, stays as it is. None: every row.
+
+    Returns
+    -------
+    datasets.DatasetDict
+        Splits ``train`` and ``test`` with the features ``text`` (str) and ``label``
+        (`ClassLabel` with `LABEL_NAMES`), in the order of the source.
+
+    Raises
+    ------
+    DataError
+        If a named source can't be read or has bad rows: what was asked for by name
+        is never replaced by something else; or if the book's rows are not there.
+    ValueError
+        If rows is neither None nor "book".
+
+    Warns
+    -----
+    UserWarning
+        Whenever the rows are the sample's.
+
+    Notes
+    -----
+    AG News: Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks for
+    Text Classification, arXiv:1509.01626. A checked copy of the rows is kept under
+    ``CHAPTERLIB_CACHE``; a folder's copy is made anew when its content changes.
+    """
+    if rows not in (None, "book"):
+        raise ValueError(f'rows is {rows!r}: give "book", or leave it out for all')
+    ds = _load(source)
+    if rows is None or describe(ds).is_sample:
+        return ds
+    return book_rows(ds)
+
+
+def _load(source: str | os.PathLike[str] | None) -> DatasetDict:
+    settings = get_settings()
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    named = settings.ag_news if source is None else source
+    if named is None:
+        try:
+            return from_hub(HUB_ID, settings.cache, token)
+        except DataError as error:
+            reason = str(error)
+    elif (
+        str(named) == "sample" or Path(named).expanduser().resolve() == SAMPLE.resolve()
+    ):
+        reason = "It was asked for by name."
+    elif _is_hub_id(named):
+        return from_hub(str(named), settings.cache, token)
+    else:
+        return from_folder(Path(named).expanduser(), settings.cache)
+
+    warnings.warn(
+        f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
+        "describe a few hundred invented items. For the real rows connect to the "
+        f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
+        "CHAPTERLIB_AG_NEWS to its folder.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return from_folder(SAMPLE, settings.cache, "sample")
+
+
+def _is_hub_id(named: str | os.PathLike[str]) -> bool:
+    """Tell an id from a path; a name that fits neither is an error."""
+    if not isinstance(named, str) or Path(named).expanduser().is_dir():
+        return False
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
+        return True
+    if re.fullmatch(r"[\w-]+", named) and not Path(named).exists():
+        # `datasets` would look for a cached dataset of that short name, of whatever
+        # content: only full names are unambiguous.
+        raise DataError(
+            f"There is no folder '{named}' in {Path.cwd()}, and a Hub dataset needs "
+            f"its full name, as in '{HUB_ID}'. Name one of these, or 'sample'."
+        )
+    return False
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Which rows these are.
+
+    Attributes
+    ----------
+    origin : {"folder", "hub", "sample", "unknown"}
+        ``"unknown"`` for rows that did not come from `load_ag_news`.
+    name : str
+        ``"AG News"``, ``"chapterlib sample"`` or ``"unknown"``.
+    rows : dict of str to int
+        Rows of each split.
+    fingerprint : str
+        16 hex digits that any change of a text, a label or their order changes.
+    """
+
+    origin: Origin
+    name: str
+    rows: dict[str, int]
+    fingerprint: str
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the rows are the shipped sample's, no AG News."""
+        return self.origin == "sample"
+
+    def _repr_html_(self) -> str:
+        rows = ", ".join(f"{n:,} {escape(split)}" for split, n in self.rows.items())
+        known = {
+            "folder": "AG News from a local folder",
+            "hub": "AG News from the Hugging Face Hub",
+            "sample": "the sample shipped with chapterlib",
+        }
+        line = (
+            f"Data: <b>{known.get(self.origin, 'rows of unknown origin')}</b>; rows: "
+            f"{rows}; fingerprint <code>{self.fingerprint}</code>"
+        )
+        if not self.is_sample:
+            return f"<p>{line}</p>"
+        return (
+            '<div style="border: 3px solid #b00020; padding: 0.5em 1em; '
+            'background: #fff3f3; color: #600010">'
+            "<p><b>These numbers are the sample's, not AG News'.</b> Neither a folder "
+            "with AG News nor the Hub was used, so the rows below are a few hundred "
+            f"invented items that only keep the code running.</p><p>{line}</p></div>"
+        )
+
+
+def describe(ds: DatasetDict | Dataset) -> DataInfo:
+    """Tell where rows come from, how many there are, and their fingerprint.
+
+    Parameters
+    ----------
+    ds : datasets.DatasetDict or datasets.Dataset
+        Also after select, shuffle, filter or map.
+
+    Returns
+    -------
+    DataInfo
+        The fingerprint covers texts and labels of every split in order; storage
+        (chunks, files, index mappings) leaves it unchanged.
+
+    Raises
+    ------
+    DataError
+        If a column is missing.
+    """
+    if isinstance(ds, Dataset):
+        ds = DatasetDict({str(ds.split or "rows"): ds})
+    infos = [rows.info for rows in ds.values()]
+    origins = {i.config_name if i.builder_name == BUILDER else "unknown" for i in infos}
+    # Splits of two origins are of none.
+    origin = cast(Origin, origins.pop() if len(origins) == 1 else "unknown")
+    hasher = hashlib.sha256()
+    for split, rows in ds.items():
+        hasher.update(f"{split}:{fingerprint(rows)};".encode())
+    return DataInfo(
+        origin=origin,
+        name="unknown" if origin == "unknown" else str(infos[0].dataset_name),
+        rows={str(split): rows.num_rows for split, rows in ds.items()},
+        fingerprint=hasher.hexdigest()[:16],
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return 16 hex digits of the texts and labels, in order.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        Rows with `text` and `label`.
+
+    Returns
+    -------
+    str
+        The start of a SHA-256 over each row's label and text, with the text's length
+        in bytes before it, so that no two lists of rows are written alike.
+
+    Raises
+    ------
+    DataError
+        If a column is missing.
+    """
+    missing = {"text", "label"} - set(dataset.column_names)
+    if missing:
+        raise DataError(
+            f"A fingerprint needs the columns 'text' and 'label'; there is no "
+            f"{sorted(missing)} among {dataset.column_names}."
+        )
+    hasher = hashlib.sha256()
+    columns = dataset.with_format(None).select_columns(["text", "label"])
+    for batch in columns.iter(batch_size=1_000):
+        for text, label in zip(batch["text"], batch["label"], strict=True):
+            content = text.encode("utf-8", "surrogatepass")
+            hasher.update(f"{label}:{len(content)}:".encode() + content)
+    return hasher.hexdigest()[:16]
+
+
+def balanced_sample(
+    dataset: Dataset, per_class: int, seed: int = 0, *, at_most: bool = False
+) -> Dataset:
+    """Draw the same number of rows of every class, in random order.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        Rows with `label`.
+    per_class : int
+        Rows to draw of each class, at least 1.
+    seed : int
+        Seed of the draw. With one seed the sample of a larger `per_class` begins with
+        the sample of a smaller one: a learning curve adds rows, it does not swap them.
+    at_most : bool
+        Where a class has fewer rows, draw as many of each as that one has.
+
+    Returns
+    -------
+    datasets.Dataset
+        ``per_class`` times the number of classes rows, or fewer with `at_most`.
+
+    Raises
+    ------
+    DataError
+        If a class has fewer rows than asked for, or none.
+    """
+    if per_class < 1:
+        raise DataError(f"per_class is {per_class}; ask for at least 1 row a class.")
+    labels = np.asarray(dataset.with_format(None)[:]["label"])
+    feature = dataset.features["label"]
+    names: Sequence[str] = [str(v) for v in np.unique(labels)]
+    classes = np.unique(labels)
+    if isinstance(feature, ClassLabel):
+        names, classes = feature.names, np.arange(len(feature.names))
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
+    smallest = min(range(len(drawn)), key=lambda k: len(drawn[k]))
+    if at_most and len(drawn[smallest]):
+        per_class = min(per_class, len(drawn[smallest]))
+    if len(drawn[smallest]) < per_class:
+        raise DataError(
+            f"The class {names[smallest]} has {len(drawn[smallest]):,} rows, fewer "
+            f"than the {per_class:,} asked for. Ask for fewer, or give more rows."
+        )
+    # One row of each class a round, the rounds in order: this makes samples nested.
+    rounds = np.stack([rows[:per_class] for rows in drawn], axis=1)
+    order = [rng.permutation(one_round) for one_round in rounds]
+    return dataset.select(np.concatenate(order))

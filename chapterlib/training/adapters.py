@@ -1,0 +1,309 @@
+"""Make a classifier ready for training: what is frozen, adapted, or trained whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from chapterlib._logging import quiet
+from chapterlib.models import loading
+from chapterlib.models.batching import longest_first
+from chapterlib.models.hidden_states import STRENGTHS, fit_probe
+
+FinetuningMethod = Literal["lora", "qlora", "full", "head"]
+METHODS: tuple[str, ...] = get_args(FinetuningMethod)
+
+
+def load_base(
+    method: FinetuningMethod,
+    model: str | Path | None,
+    labels: Sequence[str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> loading.LoadedModel:
+    """Load tokenizer and sequence classifier, frozen except for its new head.
+
+    Parameters
+    ----------
+    method : {"lora", "qlora", "full", "head"}
+        "qlora" loads the linear layers in 4 bit.
+    model : str or path, optional
+        As for `models.load`.
+    labels : sequence of str
+        Label names in the order of their ids.
+    device, dtype
+        Where the weights lie and what they are computed in. Trained weights are kept
+        in float32 whatever `dtype` is: the steps of an optimizer are too small for
+        half-precision types.
+    seed : int
+        Of the head.
+
+    Returns
+    -------
+    LoadedModel
+        The head is in float32, so that its logits are not rounded.
+    """
+    kept = torch.float32 if method == "full" else dtype
+    tokenizer, network = loading.load(
+        "classify",
+        model,
+        labels=tuple(labels),
+        device=device,
+        dtype=kept,
+        seed=seed,
+        quantization="nf4" if method == "qlora" else None,
+    )
+    tokenizer.padding_side = "right"  # positions then start at the text
+    network.config.use_cache = False
+    network.requires_grad_(False)
+    widen_head(network)
+    network.score.requires_grad_(True)
+    return loading.LoadedModel(tokenizer, network)
+
+
+class _WideLinear(nn.Linear):
+    """A linear layer that computes in the type of its weights, under autocast too."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
+def widen_head(network: PreTrainedModel) -> None:
+    """Compute the logits in float32, whatever the layers below work in."""
+    head: Any = network.score.float()
+    sizes = head.in_features, head.out_features, head.bias is not None
+    wide = _WideLinear(*sizes, device="meta")  # draws no random numbers
+    wide.weight, wide.bias = head.weight, head.bias
+    network.score = wide
+
+
+def make_trainable(
+    method: FinetuningMethod,
+    network: PreTrainedModel,
+    *,
+    r: int = 16,
+    alpha: float = 32,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    first_layer: float = 0,
+    seed: int = 0,
+) -> PreTrainedModel | PeftModel:
+    """Set up what the method trains, in a network of `load_base`.
+
+    Parameters
+    ----------
+    method, network
+    r, alpha, dropout, target_modules
+        As `peft.LoraConfig` names them; unused by "full" and "head".
+    first_layer : int or float
+        As for `layer_number`: layers below it stay as they are.
+    seed : int
+        Of the adapters.
+
+    Returns
+    -------
+    PreTrainedModel or PeftModel
+
+    Raises
+    ------
+    ValueError
+        If no layer has a target module of that name, or there are not so many layers.
+    """
+    depth = int(network.config.num_hidden_layers)
+    first = layer_number(first_layer, depth)
+    if method == "head":
+        return network
+    if method == "full":
+        base: Any = network.base_model
+        parts = [*base.layers[first:], base.norm]
+        for part in parts if first else [*parts, base.embed_tokens]:
+            part.requires_grad_(True)
+        return network
+    check_targets(network, target_modules)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # fractions work as well
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
+        layers_to_transform=list(range(first, depth)) if first else None,
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Adapters come out in float32 even where the layers are in bf16.
+        adapted = get_peft_model(network, config)
+    return adapted
+
+
+def layer_number(first_layer: float, depth: int) -> int:
+    """Return which layer is meant: an int is its number, a float a share of the depth.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layer.
+    """
+    share = isinstance(first_layer, float)
+    if not 0 <= first_layer < (1 if share else depth):
+        raise ValueError(
+            f"first_layer is {first_layer!r}, but the model's layers are 0 to "
+            f"{depth - 1}: choose one of them, or a share of them, say 0.5"
+        )
+    return int(first_layer * depth) if share else int(first_layer)
+
+
+def check_targets(network: nn.Module, names: Sequence[str]) -> None:
+    """Raise ValueError unless every name is that of a linear layer of the network."""
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name != "score"
+    }
+    if isinstance(names, str) or not names:
+        raise ValueError(
+            f"target_modules is {names!r}: give a list of names, of {sorted(linear)}"
+        )
+    if strange := sorted(set(names) - linear):
+        raise ValueError(
+            f"target_modules names {', '.join(strange)}, which this model does not "
+            f"have: its linear layers are {', '.join(sorted(linear))}"
+        )
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that training changes, by name."""
+    return {n: p for n, p in network.named_parameters() if p.requires_grad}
+
+
+def gathered(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Trained weights by name, whole even where their shards lie in other processes.
+
+    Every process of a sharded training has to call it. The names are those of the
+    network before it was sharded.
+    """
+    found = {}
+    for name, parameter in trainable(network).items():
+        # Only where torch.distributed is built in does a parameter have shards.
+        whole = getattr(parameter, "full_tensor", lambda p=parameter: p)()
+        found[name.replace("_checkpoint_wrapped_module.", "")] = whole.detach()
+    return found
+
+
+def plain(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the sequence classifier itself, without the wrapper of its adapters."""
+    found: Any = network.base_model.model if isinstance(network, PeftModel) else network
+    return found  # type: ignore[no-any-return]
+
+
+def logits_of(
+    network: Any,
+    ids: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int = 2048,
+    progress: bool = False,
+) -> npt.NDArray[np.float32]:
+    """Run a classifier over encoded rows, the longest first, without gradients.
+
+    Parameters
+    ----------
+    network : PreTrainedModel or PeftModel
+        In evaluation mode afterwards.
+    ids : sequence of lists of int, length n
+    batch_tokens : int
+        Tokens in a batch, padding included; a longer row is a batch of its own.
+    progress : bool
+
+    Returns
+    -------
+    ndarray of float32 [n, outputs of the head]
+    """
+    network.eval()
+    pad: Any = network.config.pad_token_id
+    found = np.zeros((len(ids), int(network.config.num_labels)), np.float32)
+    with tqdm(total=len(ids), desc="Rows", disable=None if progress else True) as bar:
+        for batch in longest_first(ids, batch_tokens, pad):
+            with torch.inference_mode():
+                logits = network(
+                    input_ids=batch.input_ids.to(network.device),
+                    attention_mask=batch.attention_mask.to(network.device),
+                ).logits
+            if found.shape[1] != logits.shape[1]:  # the states below a head
+                found = np.zeros((len(ids), logits.shape[1]), np.float32)
+            found[batch.rows] = logits.float().cpu().numpy()
+            bar.update(len(batch.rows))
+    return found
+
+
+def probe_head(
+    network: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> float:
+    """Set the head to a logistic regression on the states that it will read.
+
+    Training starts from a sensible head, and its first steps do not pull the layers
+    below about for the sake of a random one. The penalty is the one whose *held-out*
+    log-likelihood is best: a regression with as many features as this would fit its
+    own rows perfectly and leave nothing to learn from them.
+
+    Parameters
+    ----------
+    network : PreTrainedModel
+        Its ``score`` is changed in place: linear, without an intercept.
+    ids : sequence of lists of int, length n
+    labels : sequence of int, length n
+        0 to (number of labels - 1).
+    folds : int
+        Of the cross-validation, at most; fewer where a class has fewer rows.
+    seed : int
+        Of the split into folds.
+
+    Returns
+    -------
+    float
+        The inverse strength of the penalty that was chosen.
+
+    References
+    ----------
+    Kumar, Raghunathan, Jones, Ma and Liang, "Fine-Tuning can Distort Pretrained
+    Features and Underperform Out-of-Distribution", ICLR 2022, arXiv:2202.10054
+    (LP-FT: a linear probe, then finetuning).
+    """
+    head: Any = network.score
+    # Without a head, what it would read comes out.
+    network.score = nn.Identity()
+    try:
+        states = logits_of(network, ids).astype(np.float64)
+    finally:
+        network.score = head
+    # No mean is taken off and no intercept added: the head has none to take them up.
+    pipeline, chosen = fit_probe(
+        states,
+        np.asarray(labels),
+        strengths=STRENGTHS,
+        folds=folds,
+        scoring="neg_log_loss",
+        seed=seed,
+        centered=False,
+    )
+    solved = pipeline["regress"].coef_ / pipeline["scale"].scale_
+    if len(solved) == 1:  # two classes: one row of weights, and its negative
+        solved = np.concatenate([-solved / 2, solved / 2])
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(solved))
+    return chosen

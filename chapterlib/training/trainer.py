@@ -1,0 +1,414 @@
+"""Keep a run of training safe: clear errors, own randomness, whole checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+from tqdm.auto import tqdm
+from transformers import (
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from chapterlib.metrics import evaluation
+
+# Batches drawn at random that are sorted by length together: enough for like
+# lengths in a batch, few enough for other neighbors in every epoch.
+GROUP = 20
+
+
+class Rows(Sized):
+    """Encoded rows with their labels, as `transformers.Trainer` reads a dataset."""
+
+    def __init__(
+        self, ids: Sequence[Sequence[int]], labels: Sequence[int] | None = None
+    ) -> None:
+        self.ids, self.labels = ids, labels
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Return one row, unpadded."""
+        found: dict[str, Any] = {"input_ids": list(self.ids[row])}
+        if self.labels is not None:
+            found["labels"] = int(self.labels[row])
+        return found
+
+
+class EpochOrder(Sampler[int]):
+    """The order of rows, another one every epoch, and nothing but seed and epoch in it.
+
+    So an interrupted epoch goes on with the rows that it still lacks, and several
+    processes agree on the order without a word between them.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each row.
+    batch_size : int
+        Rows of a batch, over all processes.
+    seed : int
+    by_length : bool
+        Put rows of like length into a batch, and the batches in random order.
+
+    Attributes
+    ----------
+    epoch : int
+        Which order is given; set it before an epoch starts.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        by_length: bool = True,
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.seed, self.by_length = batch_size, seed, by_length
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the rows' numbers in the order of this epoch."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        if self.by_length:
+            size = self.batch_size * GROUP
+            batches, rest = [], []
+            for start in range(0, len(order), size):
+                group = order[start : start + size]
+                group = group[np.argsort(self.lengths[group], kind="stable")]
+                whole = len(group) - len(group) % self.batch_size
+                batches += list(group[:whole].reshape(-1, self.batch_size))
+                rest += list(group[whole:])
+            shuffled = [batches[i] for i in rng.permutation(len(batches))]
+            # The incomplete batch has to come last: the loader cuts by count.
+            order = np.concatenate([*shuffled, np.array(rest, dtype=int)])
+        return iter(order.tolist())
+
+
+MEMORY = (
+    "out of memory while {what}: halve batch_size and double accumulate (the result "
+    "stays the same), lower max_length, set gradient_checkpointing=True, or take "
+    "method='qlora' or a smaller model"
+)
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says what to change."""
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None.
+
+    The state of the trainer is the last file of a checkpoint: where it is missing or
+    cut off, the process was killed while saving.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            state = json.loads((path / "trainer_state.json").read_text())
+            found.append((int(state["global_step"]), path))
+        except (OSError, ValueError, KeyError):
+            continue
+    return max(found)[1] if found else None
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn running out of memory in the block into an error with its remedies."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(MEMORY.format(what=what)) from error
+    except RuntimeError as error:
+        words = str(error).lower()
+        if "not enough memory" in words or "can't allocate memory" in words:
+            raise TrainingError(MEMORY.format(what=what)) from error
+        raise
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Seed the block, and leave every generator outside of it as it was."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+# Points of a loss curve that are kept, at most about twice as many.
+CURVE_POINTS = 200
+
+
+class ClassifierTrainer(Trainer):
+    """The library's trainer, with an order of rows that survives interruptions.
+
+    Parameters
+    ----------
+    order : EpochOrder
+        Of the training rows.
+    **options
+        As for `transformers.Trainer`.
+
+    Raises
+    ------
+    TrainingError
+        In training, where a loss is no number any more.
+    """
+
+    def __init__(self, order: EpochOrder, **options: Any) -> None:
+        super().__init__(**options)
+        self.order = order
+        # The classifiers of transformers take any keyword, but do not scale their
+        # loss by it: without this, accumulated gradients would be summed, not averaged.
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.order
+
+    def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        """Take one step, and stop where the loss is not finite."""
+        loss = super().training_step(*args, **options)
+        if not torch.isfinite(loss):
+            rate = self._get_learning_rate()
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}: "
+                f"lower learning_rate (it is {rate:.1e} at this step), or set "
+                "dtype='float32' if it is a half-precision type now"
+            )
+        return loss
+
+
+class Watch(TrainerCallback):
+    """Set the order of each epoch, show progress, and save between epochs.
+
+    Parameters
+    ----------
+    order : EpochOrder
+    progress : bool
+        Show a bar with the latest loss.
+    checkpoint_steps : int, optional
+        Save that often besides the ends of epochs.
+    """
+
+    def __init__(
+        self, order: EpochOrder, *, progress: bool, checkpoint_steps: int | None
+    ) -> None:
+        self.order, self.progress = order, progress
+        self.checkpoint_steps = checkpoint_steps
+        self.bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
+    ) -> None:
+        """Open the bar, at the step where an interrupted run goes on."""
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Training",
+            disable=None if self.progress and state.is_world_process_zero else True,
+        )
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
+    ) -> None:
+        """Choose the order by the epoch alone, in whichever process and run."""
+        self.order.epoch = int(state.epoch or 0)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> TrainerControl:
+        """Move the bar, and ask for a checkpoint where one is due."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+        every = self.checkpoint_steps
+        if every and state.global_step % every == 0:
+            control.should_save = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show the latest figures beside the bar."""
+        if self.bar is not None and logs:
+            shown = {
+                name.removeprefix("eval_"): f"{logs[name]:.3f}"
+                for name in ("loss", "eval_loss", "eval_accuracy")
+                if name in logs
+            }
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy and macro-F1 of held-out rows, for the trainer's own evaluation."""
+    logits = np.asarray(prediction.predictions)
+    names = [str(i) for i in range(logits.shape[1])]
+    found = evaluation.evaluate(
+        np.asarray(prediction.label_ids), logits.argmax(1), names
+    )
+    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
+
+
+def make_trainer(
+    network: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Rows,
+    held_out: Rows | None,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    options: Mapping[str, Any],
+) -> ClassifierTrainer:
+    """Make the trainer of one run.
+
+    Parameters
+    ----------
+    network, tokenizer
+    train, held_out : Rows
+        With held-out rows it evaluates after every epoch and ends with the best one.
+    folder : path
+        Of the checkpoints.
+    device, dtype
+        Where and in what the layers compute.
+    options : mapping
+        Parameters of `training.FinetunedClassifier`, by name.
+
+    Raises
+    ------
+    ValueError
+        If the batch can't be divided among the processes.
+    """
+    batch_size, accumulate = options["batch_size"], options["accumulate"]
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size is {batch_size}, but there are {processes} processes: choose "
+            "a multiple of their number"
+        )
+    steps = max(1, round(len(train) * options["epochs"] / (batch_size * accumulate)))
+    each_epoch = "epoch" if held_out is not None else "no"
+    args = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size // processes,
+        per_device_eval_batch_size=max(1, 2 * batch_size // processes),
+        gradient_accumulation_steps=accumulate,
+        num_train_epochs=options["epochs"],
+        learning_rate=options["learning_rate"],
+        weight_decay=options["weight_decay"],
+        lr_scheduler_type=options["schedule"],
+        warmup_steps=round(options["warmup"] * steps),
+        optim="adamw_torch",
+        eval_strategy=each_epoch,
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=held_out is not None,
+        metric_for_best_model="accuracy" if held_out is not None else None,
+        logging_steps=max(1, steps // CURVE_POINTS),
+        logging_nan_inf_filter=False,
+        # Weights in bf16 need no more casting; those in fp32 get it from autocast,
+        # and fp16 also needs the scaled gradients that come with it.
+        bf16=dtype == torch.bfloat16 and options["method"] == "full",
+        fp16=dtype == torch.float16,
+        gradient_checkpointing=options["gradient_checkpointing"],
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        torch_compile=options["compile_model"],
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if device.type == "cpu" and processes > 1 else None,
+        seed=options["seed"],
+        data_seed=options["seed"],
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+    )
+    if device.type == "cuda" and processes == 1:
+        args._n_gpu = 1  # never copies of the model in threads: processes are faster
+    order = EpochOrder(
+        [len(row) for row in train.ids],
+        batch_size * accumulate,
+        options["seed"],
+        by_length=options["group_by_length"],
+    )
+    callbacks: list[TrainerCallback] = [
+        Watch(
+            order,
+            progress=options["progress"],
+            checkpoint_steps=options["checkpoint_steps"],
+        )
+    ]
+    if options["patience"] is not None:
+        from transformers import EarlyStoppingCallback
+
+        callbacks.append(EarlyStoppingCallback(options["patience"]))
+    trainer = ClassifierTrainer(
+        order,
+        model=network,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=compute_metrics,
+        callbacks=callbacks,
+    )
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def curve(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Keep of a trainer's log what a loss curve needs: step, epoch, losses, scores."""
+    wanted = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+    rows = []
+    for entry in log:
+        if not {"loss", "eval_loss"} & set(entry):
+            continue
+        row = {n: v for n, v in entry.items() if n in wanted}
+        row |= {n: entry[n] for n in entry if n in ("eval_loss", "eval_accuracy")}
+        rows.append(row)
+    return rows

@@ -1,0 +1,232 @@
+"""Every article gets one verdict, and no label that the reply does not give."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from typing import Any
+
+import pytest
+from fault_replies import LABELS as NAMES, REPLY_FAULTS, Reply, spoil
+from hypothesis import example, given, settings, strategies as st
+from pydantic import ValidationError
+
+from chapterlib.prompting.parsers import Answer, read_answers
+from chapterlib.tasks.task import LABEL_TO_ID, LABELS, label_to_id
+
+ONE = '{"results": [{"article": 1, "label": "World"}]}'
+
+
+def ids(text: str, n: int = 2) -> list[int | str]:
+    """Label of each article, or the verdict where there is none."""
+    answers = read_answers(text, n)
+    assert [a.article for a in answers] == list(range(1, n + 1))
+    return [a.verdict if a.label is None else a.label for a in answers]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # shapes
+        (ONE, [0, "missing"]),
+        ('[{"article": 2, "label": "Sports"}, {"article": 1, "label": "World"}]',
+         [0, 1]),
+        ('{"1": "World", "2": "sports"}', [0, 1]),
+        ('{"Article 1": "World", "article 2:": "sports"}', [0, 1]),
+        ('[{"1": "World"}, {"2": "Sports"}]', [0, 1]),
+        ('{"1": {"label": "World"}, "2": {"Category": "Sports"}}', [0, 1]),
+        ('{"answers": {"results": {"1": "World"}}}', [0, "missing"]),
+        ('{"id": 2, "topic": "Science/Technology"}', ["missing", 3]),
+        ('{"article": "#2", "label": "x"}, {"article": 1.0, "label": "World"}',
+         [0, "invalid"]),
+        ('{"ARTICLE": "Article 2", "Label": "sci/tech"}', ["missing", 3]),
+        ('{"article": 1, "label": "World"}\n{"article": 2, "label": "Sports"}', [0, 1]),
+        # several places: the later one corrects, article by article
+        (f'{ONE} On second thought: {{"1": "Sports"}}', [1, "missing"]),
+        (f'{ONE} and then {{"2": "Sports"}} as I said.', [0, 1]),
+        (f'{ONE} but {{"1": "Politics"}}', ["invalid", "missing"]),
+        (f"<think>{ONE}</think>", ["missing"] * 2),
+        # numbers that were not asked for
+        ('{"0": "World", "-1": "World", "3": "World", "2": "World"}', ["missing", 0]),
+        ('{"article": 99999999999999999999, "label": "World"}', ["missing"] * 2),
+        ('{"article": true, "label": "World"}', ["missing"] * 2),
+        ('{"article": 1.5, "label": "World"}', ["missing"] * 2),
+        ('{"article": Infinity, "label": "World"}', ["missing"] * 2),
+        ('{"article": [1, 2], "label": "World"}', ["missing"] * 2),
+        ('{"article": "one", "label": "World"}', ["missing"] * 2),
+        ('{"label": "World"}', ["missing"] * 2),
+        ('["World", "Sports"]', ["missing"] * 2),
+        # twice
+        ('{"1": "World", "1": "world."}', [0, "missing"]),
+        ('{"1": "World", "1": "Sports"}', ["ambiguous", "missing"]),
+        ('{"1": ["World", "Sports"], "2": ["Sports"]}', ["ambiguous", 1]),
+        ('{"1": "World", "1": "Politics"}', ["ambiguous", "missing"]),
+        ('{"article": 1, "label": "World", "topic": "Sports"}',
+         ["ambiguous", "missing"]),
+        ('{"article": 1, "number": 2, "label": "World"}', [0, 0]),
+        # no label
+        ('{"1": "Politics", "2": "World/Sports"}', ["invalid"] * 2),
+        ('{"1": "", "2": 3}', ["invalid"] * 2),
+        ('{"1": null, "2": {"why": "?"}}', ["missing"] * 2),
+        ('{"1": "I cannot classify this.", "2": "World"}', ["refused", 0]),
+        ('{"1": {"a": {"label": "World"}}, "2": {"1": "Sports"}}',
+         ["ambiguous", "missing"]),
+        # damage
+        ('{"1": "World", "2": "Spo', [0, "missing"]),
+        ('{"1": "World", "2": "Sports', [0, "missing"]),
+        ("{1: World, 2: 'Sports'}", [0, 1]),
+        ('{"article": 1 "label": "World" "Sports"}', ["missing"] * 2),
+        ('{"article": 1, "label": World Cup}', ["invalid", "missing"]),
+        ('{"article": 1, "label": "the \\"World\\"', ["missing"] * 2),
+        # nothing to read
+        ("", ["missing"] * 2),
+        ("World", ["missing"] * 2),
+        ("1. World 2. Sports", ["missing"] * 2),
+        ("I'm sorry, but I can't help with that.", ["refused"] * 2),
+        ("As an AI language model I have no opinion.", ["refused"] * 2),
+        ("<think>I cannot decide.</think> Hm.", ["missing"] * 2),
+        ("Article 1: ministers refused; they are unable to pay.", ["missing"] * 2),
+        ('{"error": "I am unable to classify news."}', ["refused"] * 2),
+        (f"I cannot be sure, but: {ONE}", [0, "missing"]),
+    ],
+)  # fmt: skip
+def test_replies(text: str, expected: list[int | str]) -> None:
+    assert ids(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" **Sports**. ", 1),
+        ("Science/Technology", 3),
+        ('{"label": "Business"}', 2),
+        ('{"label": "Business"} {"label": "Sports"}', "ambiguous"),
+        ('{"article": 2, "label": "Business"}', "missing"),
+        ("It is Business.", "missing"),
+        ("<think>World? No: a match.</think>\n\nSports", 1),
+        ("<think>Sports", "missing"),
+    ],
+)
+def test_one_article_needs_no_number(text: str, expected: int | str) -> None:
+    assert ids(text, 1) == [expected]
+
+
+def test_what_was_said_is_kept_short() -> None:
+    (answer,) = read_answers('{"1": "Local\\n politics ' + "x" * 100 + '"}', 1)
+    assert answer.said == "Local politics " + "x" * 44 + "…"
+    (answer,) = read_answers('{"1": ["World", "Sports", "World"]}', 1)
+    assert answer.said == "World | Sports"
+    (answer,) = read_answers('{"1": {"label": {"a": 1}}}', 1)
+    assert answer.said == '{"a": 1}'
+    (answer,) = read_answers("I cannot,\n no.", 1)
+    assert answer.said == "I cannot, no."
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_there_is_at_least_one_article(n: int) -> None:
+    with pytest.raises(ValueError, match="at least one article"):
+        read_answers(ONE, n)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label": 1, "verdict": "missing"},
+        {"label": None, "verdict": "parsed"},
+        {"label": 4, "verdict": "parsed"},
+        {"article": 0},
+        {"verdict": "lost"},
+    ],
+)
+def test_an_answer_that_contradicts_itself_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Answer.model_validate({"article": 1, **wrong})
+
+
+def test_answers_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Answer(article=1).label = 0
+
+
+@pytest.mark.parametrize("fault", [None, *REPLY_FAULTS])
+@pytest.mark.parametrize("seed", range(40))
+def test_spoiled_replies(fault: str | None, seed: int) -> None:
+    rng = random.Random(seed)
+    right = [rng.choice(NAMES) for _ in range(rng.randint(1, 10))]
+    reply = spoil(Reply.of(right), fault, rng)
+    for answer in read_answers(reply.content, len(right)):
+        whole = {x for i, x in reply.entries if i == answer.article}
+        legible = {x for i, x in reply.visible or reply.entries if i == answer.article}
+        if answer.label is not None:
+            assert answer.label in {label_to_id(name) for name in legible}
+        if whole == {right[answer.article - 1]}:
+            assert answer.label == label_to_id(right[answer.article - 1])
+        if len(whole) > 1:
+            assert answer.verdict == "ambiguous"
+
+
+def given_in(text: str) -> set[int]:
+    """Find the labels whose spelling stands in a text, escapes resolved."""
+    plain = re.sub(
+        r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text
+    ).lower()
+    words = " ".join(re.findall(r"[^\W_]+", plain.replace("\\n", " ")))
+    joined = words.replace(" and ", " ").replace(" ", "")
+    return {i for name, i in LABEL_TO_ID.items() if name.replace(" ", "") in joined}
+
+
+LABELISH = st.sampled_from([*LABELS, "sci/tech", "Politics", "Spor", "World Cup", ""])
+PIECES = st.lists(
+    st.sampled_from("{}[]\"':,\\ \n")
+    | LABELISH
+    | st.sampled_from(['"article": ', '"label": ', '"results": [', "1", "2", "article"])
+    | st.text(max_size=3)
+).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(PIECES | st.text(), st.integers(1, 4))
+@example('{"article": 1, "label": "W\\u006frld"}', 1)
+@example('{"1": "Sci\\/Tech"}', 1)
+@example("{1: \"World\" 'Sports'}", 1)
+def test_no_label_is_given_that_the_text_does_not_give(text: str, n: int) -> None:
+    answers = read_answers(text, n)
+    assert [a.article for a in answers] == list(range(1, n + 1))
+    assert {a.label for a in answers if a.label is not None} <= given_in(text)
+
+
+ENTRIES = st.lists(st.tuples(st.integers(1, 4), LABELISH), min_size=1, max_size=6)
+WRITERS = {
+    "results": lambda rows: json.dumps(
+        {"results": [{"article": i, "label": x} for i, x in rows]}
+    ),
+    "lines": lambda rows: "\n".join(
+        json.dumps({"label": x, "article": i, "why": "so"}) for i, x in rows
+    ),
+    "python": lambda rows: repr([{"article": i, "label": x} for i, x in rows]),
+    "map": lambda rows: "{" + ", ".join(f'"{i}": "{x}"' for i, x in rows) + "}",
+    "bare": lambda rows: (
+        "{" + ", ".join(f"{{article: {i}, label: {x or '?'}}}" for i, x in rows) + "}"
+    ),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(ENTRIES, st.sampled_from(sorted(WRITERS)), st.data())
+def test_a_cut_off_reply_says_less_and_nothing_else(
+    rows: list[tuple[int, str]], writer: str, data: st.DataObject
+) -> None:
+    text = WRITERS[writer](rows)
+    cut = text[: data.draw(st.integers(0, len(text)))]
+    for answer in read_answers(cut, 4):
+        said = {label_to_id(x) for i, x in rows if i == answer.article}
+        if answer.label is not None:
+            assert answer.label in said
+    if writer != "bare":
+        for answer in read_answers(text, 4):
+            said = {label_to_id(x) for i, x in rows if i == answer.article}
+            if len(said) == 1 and said != {None}:
+                assert answer.label in said
+            else:
+                assert answer.label is None

@@ -1,0 +1,83 @@
+"""Whole checkpoints, clear errors, and randomness that stays inside."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chapterlib.training.trainer import (
+    TrainingError,
+    explained,
+    last_checkpoint,
+    own_randomness,
+)
+
+
+def checkpoint(folder: Path, step: int, text: str | None = None) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    state = json.dumps({"global_step": step}) if text is None else text
+    (path / "trainer_state.json").write_text(state)
+    return path
+
+
+def test_the_last_whole_checkpoint_counts(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    assert last_checkpoint(tmp_path) is None
+    checkpoint(tmp_path, 9)
+    whole = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 11, '{"global_st')  # killed while writing
+    checkpoint(tmp_path, 12, "{}")
+    (tmp_path / "checkpoint-13").mkdir()
+    assert last_checkpoint(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["cuda", "python", "windows", "linux"],
+)
+def test_running_out_of_memory_names_the_remedies(error: Exception) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"while training: halve batch_size"),
+        explained("training"),
+    ):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), explained("training"):
+        raise RuntimeError("shapes differ")
+
+
+def test_randomness_is_seeded_inside_and_untouched_outside() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), float(torch.rand(1))  # noqa: NPY002
+
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    expected = [draw() for _ in range(2)]
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    found = [draw()]
+    for seed in (0, 0):
+        with own_randomness(seed):
+            inside = float(torch.rand(1))
+            random.seed(5)
+            np.random.seed(5)  # noqa: NPY002
+    torch.testing.assert_close(
+        inside, float(torch.rand(1, generator=torch.Generator().manual_seed(0)))
+    )
+    assert [*found, draw()] == expected
