@@ -35,15 +35,18 @@ if TYPE_CHECKING:
     from chapterlib.prompting import parsers
     from chapterlib.reporting import costs
     from chapterlib.settings import get_settings
+    from chapterlib.tasks import AG_NEWS, Task
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AG_NEWS",
     "FinetunedClassifier",
     "LabelScorer",
     "NeighborVote",
     "ProbeClassifier",
     "PromptClassifier",
+    "Task",
     "costs",
     "get_settings",
     "metrics",
@@ -74,6 +77,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"chapterlib.{_MODULES[name]}")
     if name == "get_settings":
         return import_module("chapterlib.settings").get_settings
+    if name in ("AG_NEWS", "Task"):
+        return getattr(import_module("chapterlib.tasks"), name)
     if name in __all__:
         return getattr(import_module("chapterlib.classifiers"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
