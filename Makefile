@@ -29,7 +29,7 @@ model: $(INSTALLED)
 
 test: install ## every notebook, then the unit tests with coverage
 	$(BIN)/python -m pytest --nbmake notebooks/
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest -m "" --cov
 
 book: install ## build the book into book/_build/html (runs the notebooks that have not run yet)
 	$(BIN)/jupyter-book build book/ -n -W --keep-going

@@ -14,6 +14,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share whole suites between two processes; notebooks and single files run in one.
+
+    More would wait for each other: the models compute in one thread each.
+    """
+    notebooks = config.getoption("nbmake", default=False)
+    files = all(Path(arg.split("::")[0]).is_file() for arg in config.args)
+    return 0 if notebooks or files or (os.cpu_count() or 1) < 2 else 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("nbmake", default=False):
         _share_runs(config)

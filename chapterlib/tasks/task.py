@@ -44,7 +44,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be told apart: the one object that knows the labels.
+    r"""What is to be told apart: the one object that knows the labels.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Task:
     --------
     >>> mood = Task("Reviews", ("negative", "positive"), item="review", kind="film")
     >>> mood.template
-    '{text}\\nThis film review is about'
+    '{text}\nThis film review is about'
     >>> mood.parse("**Positive**")
     1
     """

@@ -1,7 +1,7 @@
 """Every prompt byte for byte, with articles that try to leave their slot.
 
-The files in golden/ are what the templates render. After an intended change run
-``python tests/unit/prompting/test_prompts.py`` and read the difference before you commit it.
+The files in golden/ are what the templates render. After an intended change run this
+file with Python, and read the difference before you commit it.
 """
 
 from __future__ import annotations
