@@ -37,7 +37,8 @@ SAMPLE = data_file("sample")
 BUILDER = "chapterlib"
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 # A folder that holds more is not one of data: someone's home, say.
-MAX_FILES = 1_000
+MAX_FILES = 10_000
+PATH = (str, os.PathLike)
 
 Origin = Literal["folder", "hub", "sample", "unknown"]
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | DatasetDict"
@@ -58,42 +59,38 @@ class Form(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A split as it was read: its columns, and class names where they have them."""
+    """A split as it was read, and the names of the classes where columns have them."""
 
-    columns: dict[str, list[Any]]
+    frame: pd.DataFrame
     names: dict[str, list[str]]
 
 
 def load(source: Source, form: Form) -> DatasetDict:
     """Read a source and check its rows; files of the Hub are kept in the cache."""
-    if isinstance(source, (Dataset, DatasetDict)):
-        return _checked(read(source), "These rows", form, "unknown")
     if not _is_hub_id(source):
-        return _checked(read(source), str(source), form, "folder")
+        origin: Origin = "folder" if isinstance(source, PATH) else "unknown"
+        return _checked(read(source), _called(source), form, origin)
     where = f"Hub dataset '{source}'"
     with _hub_folder(str(source)) as folder:
         ds = _checked(read(folder), where, form, "hub")
-        rows = ds.num_rows
-        if source == HUB_ID and rows != HUB_ROWS:
+        if source == HUB_ID and (rows := ds.num_rows) != HUB_ROWS:
             raise DataError(f"{where} has {rows} rows, not {HUB_ROWS}: try later.")
     return ds
 
 
 def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
-    """Load AG News from the named source, the setting's or the Hub, or the sample.
-
-    What was asked for by name is never replaced by something else.
-    """
+    """Load AG News from the source, the setting's or the Hub, or else the sample."""
     named = get_settings().ag_news if source is None else source
-    if named is None:
+    reason = "It was asked for by name."
+    if not _is_sample(named):
         try:
-            return _train_and_test(load(HUB_ID, form), HUB_ID)
+            ds = load(HUB_ID if named is None else named, form)
         except DataError as error:
+            if named is not None:  # what was asked for is never replaced
+                raise
             reason = str(error)
-    elif isinstance(named, (Dataset, DatasetDict)) or not _is_sample(named):
-        return _train_and_test(load(named, form), str(named))
-    else:
-        reason = "It was asked for by name."
+        else:
+            return _train_and_test(ds, _called(named))
     warnings.warn(
         f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
         "describe a few hundred invented items. For the real rows connect to the "
@@ -106,36 +103,36 @@ def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
     return _checked(read(SAMPLE), str(SAMPLE), form, "sample")
 
 
-def _is_sample(named: str | os.PathLike[str]) -> bool:
-    return named == "sample" or Path(named).expanduser().resolve() == SAMPLE.resolve()
+def _called(source: Source | None) -> str:
+    return str(source) if isinstance(source, PATH) else "These rows"
+
+
+def _is_sample(source: Source | None) -> bool:
+    if not isinstance(source, PATH):
+        return False
+    return source == "sample" or Path(source).expanduser().resolve() == SAMPLE.resolve()
 
 
 def _train_and_test(ds: DatasetDict, where: str) -> DatasetDict:
-    if missing := [split for split in HUB_ROWS if split not in ds]:
+    if missing := [f"no split '{split}'" for split in HUB_ROWS if split not in ds]:
         raise DataError(
-            f"{where}: no split {' and no split '.join(map(repr, missing))}; found: "
-            f"{list(ds)}. Name the files train and test, for example "
-            "data/train-00000.parquet and data/test-00000.parquet."
+            f"{where}: {' and '.join(missing)}; found: {list(ds)}. Name the files "
+            "train and test, as in train-00000.parquet and test-00000.parquet."
         )
     return DatasetDict({split: ds[split] for split in HUB_ROWS})
 
 
 def label_values(source: Source, column: str) -> list[str]:
-    """List a source's class names, or else the labels that occur, sorted.
-
-    Whole numbers are sorted as numbers, all else as text.
-    """
+    """List a source's class names, else its labels in order (of value, if numbers)."""
     found: set[str] = set()
     for split, table in read(source).items():
         if column in table.names:
             return table.names[column]
-        found.update(map(_as_text, _column(table, column, f"split '{split}'")))
-    values = sorted(found - {""})
-    numbers = all(re.fullmatch(r"[+-]?\d+", value) for value in values)
-    return sorted(values, key=int) if numbers else values
-
-
-# ---- the checks ----
+        values = _column(table, column, f"{_called(source)}, split '{split}'")
+        found |= {_as_text(value) for value in values}
+    names = sorted(found - {""})
+    numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
+    return sorted(names, key=int) if numbers else names
 
 
 def _checked(
@@ -154,23 +151,22 @@ def _checked(
     )
     ds = DatasetDict()
     for split, table in tables.items():
-        texts, ids = _texts_and_ids(table, f"{where}, split '{split}'", form)
-        columns = {"text": texts, "label": ids}
+        columns = _texts_and_ids(table, f"{where}, split '{split}'", form)
         ds[split] = Dataset.from_dict(columns, info=info, split=split)  # type: ignore[arg-type]
-        seen = set(ids)
-        absent = [name for i, name in enumerate(form.names) if i not in seen]
+        absent = sorted({*range(len(form.names))} - {*columns["label"]})
         if split == "train" and absent:
+            names = _listed([form.names[i] for i in absent])
             raise DataError(
-                f"{where}, split 'train': no row of {_listed(absent)}. Add some, or "
+                f"{where}, split 'train': no row of {names}. Add some, or "
                 "leave such labels out of the task. If the file is only for testing, "
                 "begin its name with test."
             )
     return ds
 
 
-def _texts_and_ids(table: Table, where: str, form: Form) -> tuple[list[str], list[int]]:
+def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]:
     """Check the rows of one split; messages name the first bad row, counted from 0."""
-    n = max(map(len, table.columns.values()), default=0)
+    n = len(table.frame)
     if n == 0:
         raise DataError(f"{where}: no rows. Fetch or write the split again.")
     texts = _column(table, form.text, where)
@@ -189,26 +185,25 @@ def _texts_and_ids(table: Table, where: str, form: Form) -> tuple[list[str], lis
     ids = [id_of(label) for label in spelled]
     unknown = [i for i, label_id in enumerate(ids) if label_id is None]
     if unknown:
-        label, said = spelled[unknown[0]], labels[unknown[0]]
-        said = label if names and label else said
-        remedy = f"Its label is {said!r}; correct it or remove such rows."
-        if _as_text(said) == str(len(form.names)):
+        raw, label = labels[unknown[0]], spelled[unknown[0]]
+        shown = label if names and label else raw
+        remedy = f"Its label is {shown!r}; correct it or remove such rows."
+        if _as_text(raw) == str(len(form.names)):
             remedy += " Files that count the classes from 1 need 1 subtracted."
         elif close := difflib.get_close_matches(label, form.names, 1):
             remedy += f" Should it be {close[0]!r}?"
-        what = f"have a label that is none of {_listed(form.names)}"
-        refuse(unknown, what, remedy)
-    return texts, [label_id for label_id in ids if label_id is not None]
+        refuse(unknown, f"have a label that is none of {_listed(form.names)}", remedy)
+    return {"text": texts, "label": ids}
 
 
 def _column(table: Table, name: str, where: str) -> list[Any]:
-    if name not in table.columns:
+    if name not in table.frame:
         raise DataError(
-            f"{where}: no column {name!r}; there are {list(table.columns)}. Name the "
+            f"{where}: no column {name!r}; there are {list(table.frame)}. Name the "
             "columns as the task does, or the task's text_column and label_column as "
             "the data do."
         )
-    return table.columns[name]
+    return table.frame[name].tolist()
 
 
 def _as_text(label: Any, names: Sequence[str] | None = None) -> str:
@@ -240,15 +235,11 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + more
 
 
-# ---- reading ----
-
-
 def read(source: Source) -> dict[str, Table]:
     """Read the splits of a file or a folder, or those of rows that are loaded."""
-    if isinstance(source, Dataset):
-        source = DatasetDict({str(source.split or "train"): source})
-    if isinstance(source, DatasetDict):
-        return {str(split): _table(rows) for split, rows in source.items()}
+    if isinstance(source, (Dataset, DatasetDict)):
+        splits = as_splits(source, "train")
+        return {str(split): _table(rows) for split, rows in splits.items()}
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path)
@@ -260,11 +251,17 @@ def read(source: Source) -> dict[str, Table]:
     return {"test" if path.stem.lower().startswith("test") else "train": _file(path)}
 
 
+def as_splits(rows: Dataset | DatasetDict, name: str = "rows") -> DatasetDict:
+    """Name a single split, by `name` where it has no name of its own."""
+    if isinstance(rows, DatasetDict):
+        return rows
+    return DatasetDict({str(rows.split or name): rows})
+
+
 def _folder(path: Path) -> dict[str, Table]:
-    names = (file for file in path.rglob("*") if "/." not in file.as_posix())
-    if len(list(islice(names, MAX_FILES + 1))) > MAX_FILES:
+    if len(list(islice(path.rglob("*"), MAX_FILES))) == MAX_FILES:
         raise DataError(
-            f"{path} holds more than {MAX_FILES:,} files: name the folder of the data."
+            f"{path} holds {MAX_FILES:,} files or more: name the folder of the data."
         )
     try:
         if any((path / f).is_file() for f in ("dataset_dict.json", "state.json")):
@@ -279,27 +276,21 @@ def _folder(path: Path) -> dict[str, Table]:
             "and test as parquet, JSON lines or CSV files (data/train-*.parquet and so "
             "on), or what save_to_disk wrote."
         ) from error
-    declared = _class_names(builder.info.features or {})
-    return {split: _joined(files[split], declared) for split in files}
+    splits = {}
+    for split, names in files.items():
+        parts = [_file(Path(name)) for name in names]
+        frame = pd.concat([part.frame for part in parts], ignore_index=True)
+        declared = _class_names(builder.info.features or {})
+        splits[split] = Table(frame, {**parts[0].names, **declared})
+    return splits
 
 
-def _joined(files: Sequence[str], declared: dict[str, list[str]]) -> Table:
-    """Read the files of one split, with the class names that its card declares."""
-    parts = [_file(Path(file)) for file in files]
-    columns = {
-        name: [value for part in parts for value in part.columns[name]]
-        for name in parts[0].columns
-        if all(name in part.columns for part in parts)
-    }
-    return Table(columns, {**parts[0].names, **declared})
+def _table(rows: Dataset) -> Table:
+    return Table(rows.to_pandas(), _class_names(rows.features))
 
 
 def _class_names(features: dict[str, Any]) -> dict[str, list[str]]:
     return {c: f.names for c, f in features.items() if isinstance(f, ClassLabel)}
-
-
-def _table(rows: Dataset) -> Table:
-    return Table(rows.with_format(None)[:], _class_names(rows.features))
 
 
 def _file(path: Path) -> Table:
@@ -310,45 +301,33 @@ def _file(path: Path) -> Table:
     try:
         if kind == ".parquet":
             return _table(Dataset(pq.ParquetFile(path).read()))
-        frame = _json(path) if "json" in kind else _csv(path, kind)
+        if kind in (".json", ".jsonl"):
+            return Table(_json(path.read_text(encoding="utf-8-sig").strip()), {})
+        sep = "\t" if kind == ".tsv" else ","
+        options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+        frame = pd.read_csv(path, sep=sep, **options)
+        if len(frame) and not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("its rows have more fields than its header")
     except Exception as error:
         raise DataError(
             f"{path} can't be read: {_first(error)}. Save it again as a {kind} file in "
             "UTF-8; in CSV, texts with commas or quotes need quotes around them."
         ) from error
-    return Table({str(name): frame[name].tolist() for name in frame}, {})
+    return Table(frame, {})
 
 
-def _csv(path: Path, kind: str) -> pd.DataFrame:
-    with warnings.catch_warnings():
-        # pandas would only warn of rows with more fields than the header names.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
-            path,
-            sep="\t" if kind == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-        )
-
-
-def _json(path: Path) -> pd.DataFrame:
+def _json(text: str) -> pd.DataFrame:
     """Read an array of objects, or an object a line."""
-    text = path.read_text(encoding="utf-8-sig").strip()
     if not text.startswith("["):
         text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
     return pd.DataFrame(json.loads(text))
 
 
-# ---- the Hub ----
-
-
-def _is_hub_id(named: str | os.PathLike[str]) -> bool:
+def _is_hub_id(named: Source) -> bool:
     """Tell an id from a path; a name that fits neither is an error."""
-    if not isinstance(named, str) or Path(named).expanduser().exists():
+    if not isinstance(named, str) or Path(named).suffix.lower() in KINDS:
         return False
-    if Path(named).suffix.lower() in KINDS:
+    if Path(named).expanduser().exists():
         return False
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
         return True
@@ -429,10 +408,8 @@ def unreachable(seconds: float = 3.0) -> str | None:
 
 
 def _first(error: BaseException) -> str:
-    """Return the first line of the innermost cause that was not left out on purpose."""
-    while inner := error.__cause__ or (
-        None if error.__suppress_context__ else error.__context__
-    ):
-        error = inner
+    """Return the first line of the innermost cause."""
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -21,7 +21,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from chapterlib.settings import results_folder, shipped_folder
-from chapterlib.tasks.loading import BUILDER, DataError, Origin
+from chapterlib.tasks.loading import BUILDER, DataError, Origin, as_splits
 from chapterlib.tasks.task import AG_NEWS
 
 
@@ -197,8 +197,7 @@ def describe(ds: DatasetDict | Dataset) -> DataInfo:
     DataError
         If a column is missing.
     """
-    if isinstance(ds, Dataset):
-        ds = DatasetDict({str(ds.split or "rows"): ds})
+    ds = as_splits(ds)
     origin = _origin(ds)
     name = next(iter(ds.values())).info.dataset_name
     hasher = hashlib.sha256()

@@ -144,24 +144,18 @@ class Task:
         path : str or path
             Read for its labels now, and for its rows by `load`.
         text, label : str
-            Names of the columns.
+            Names of the columns. All is read as text: "NA" and "1" are labels.
         labels : sequence of str or Label, optional
-            By default the labels that occur, in sorted order (whole numbers by their
-            value). Everything is read as text: "NA" and "1" are labels like others.
+            By default those that occur, sorted (whole numbers by their value).
         name : str, optional
             By default the file's, or its folder's if that is only train or test.
         **fields
             Further fields of the task.
 
-        Returns
-        -------
-        Task
-
         Raises
         ------
         DataError
-            If the file can't be read or lacks the column; the message lists those
-            there are.
+            If the file can't be read, or lacks the column.
         """
         path = Path(path).expanduser().resolve()
         if labels is None:
@@ -169,7 +163,7 @@ class Task:
         named = path.parent.name if path.stem in ("train", "test") else path.stem
         return cls(
             name or named,
-            tuple(labels),
+            tuple(labels),  # type: ignore[arg-type]  # __post_init__ makes Labels
             text_column=text,
             label_column=label,
             source=str(path),
@@ -188,26 +182,13 @@ class Task:
     ) -> Task:
         """Make a task of loaded rows: their class names, or else the sorted labels.
 
-        Parameters
-        ----------
-        ds : datasets.Dataset or datasets.DatasetDict
-            The task does not keep it: ``task.load(ds)`` checks its rows.
-        text, label, name, **fields
-            As for `from_csv`; the name is by default that of the dataset.
-
-        Returns
-        -------
-        Task
-
-        Raises
-        ------
-        DataError
-            If there is no such column.
+        The task does not keep the rows: ``task.load(ds)`` checks them. The name is by
+        default the dataset's; all else is as for `from_csv`.
         """
         first = ds if isinstance(ds, Dataset) else next(iter(ds.values()))
         return cls(
             name or first.info.dataset_name or "texts",
-            tuple(loading.label_values(ds, label)),
+            tuple(loading.label_values(ds, label)),  # type: ignore[arg-type]
             text_column=text,
             label_column=label,
             **fields,
@@ -230,37 +211,21 @@ class Task:
         -------
         datasets.DatasetDict
             The splits and rows in the order of the source, with the features ``text``
-            (str) and ``label`` (`ClassLabel` of `label_names`). AG News has the splits
-            ``train`` and ``test``.
+            (str) and ``label`` (`ClassLabel` of `label_names`). Those of AG News are
+            always ``train`` and ``test``.
 
         Raises
         ------
         DataError
-            If the source can't be read, lacks a column, or a row has an empty text or
-            an unknown label; or if no row of the split train has one of the labels.
-            The message names the file, the split and the first bad row.
-
-        Warns
-        -----
-        UserWarning
-            Whenever the rows are the sample's.
-
-        Notes
-        -----
-        AG News: Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks
-        for Text Classification, arXiv:1509.01626.
+            If the source can't be read or lacks a column, a row has no text or an
+            unknown label, or the split train has no row of a label. The message names
+            the file, the split and the first bad row.
         """
-        form = loading.Form(
-            self.name,
-            self.text_column,
-            self.label_column,
-            self.label_names,
-            self.parse,
-        )
+        columns = self.text_column, self.label_column
+        form = loading.Form(self.name, *columns, self.label_names, self.parse)
         if self.source == loading.HUB_ID:
             return loading.load_ag_news(source, form)
-        if source is None:
-            source = self.source
+        source = self.source if source is None else source
         if source is None:
             raise loading.DataError(
                 f"the task {self.name!r} has no source of its own: name one, as in "
@@ -341,7 +306,7 @@ class Task:
     @cached_property
     def _readings(self) -> list[tuple[Callable[[str], str], dict[str, int]]]:
         """Ways to read a label, from the strict to the loose, and what each tells."""
-        readings = []
+        readings: list[tuple[Callable[[str], str], dict[str, int]]] = []
         for fold in (str, _bare, normalized):
             found: dict[str, set[int]] = {}
             for spelling, i in self._spellings:
@@ -408,6 +373,8 @@ def check_labels(
     return classes.astype(np.int64), targets.astype(np.int64)
 
 
+# Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks for Text
+# Classification, arXiv:1509.01626.
 AG_NEWS = Task(
     "AG News",
     (

@@ -189,7 +189,9 @@ def test_class_names_that_the_task_lacks_are_refused(tmp_path, tiny_news):
 
 def test_a_number_beyond_the_class_names_is_no_id_of_the_task():
     names = ClassLabel(names=["World", "Sports"])
-    table = loading.Table({"text": ["a"], "label": [3]}, {"label": names.names})
+    table = loading.Table(
+        pd.DataFrame({"text": ["a"], "label": [3]}), {"label": names.names}
+    )
     form = loading.Form("News", "text", "label", AG_NEWS.label_names, AG_NEWS.parse)
     with pytest.raises(DataError, match="Its label is 3"):
         loading._texts_and_ids(table, "here", form)
@@ -218,7 +220,7 @@ def test_short_name_is_refused(tmp_path, monkeypatch):
 
 def test_huge_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "MAX_FILES", 1)
-    with pytest.raises(DataError, match="more than 1 files"):
+    with pytest.raises(DataError, match="holds 1 files or more"):
         AG_NEWS.load(write(tmp_path / "a"))
 
 
