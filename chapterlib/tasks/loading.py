@@ -15,7 +15,7 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,7 @@ SAMPLE = data_file("sample")
 
 BUILDER = "chapterlib"
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-# A folder that holds more is not one of data: someone's home, say.
+# A folder of so many files is not one of data: someone's home, say.
 MAX_FILES = 10_000
 PATH = (str, os.PathLike)
 
@@ -59,10 +59,15 @@ class Form(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A split as it was read, and the names of the classes where columns have them."""
+    """A split as it was read, and what is declared of its columns."""
 
     frame: pd.DataFrame
-    names: dict[str, list[str]]
+    features: Mapping[str, Any]
+
+    def class_names(self, column: str) -> list[str] | None:
+        """Names that a column's numbers stand for, None if there are no such names."""
+        feature = self.features.get(column)
+        return feature.names if isinstance(feature, ClassLabel) else None
 
 
 def load(source: Source, form: Form) -> DatasetDict:
@@ -90,7 +95,12 @@ def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
                 raise
             reason = str(error)
         else:
-            return _train_and_test(ds, _called(named))
+            if missing := [f"no split '{s}'" for s in HUB_ROWS if s not in ds]:
+                raise DataError(
+                    f"{_called(named)}: {' and '.join(missing)}; found: {list(ds)}. "
+                    "Name the files train and test, as in train-00000.parquet."
+                )
+            return DatasetDict({split: ds[split] for split in HUB_ROWS})
     warnings.warn(
         f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
         "describe a few hundred invented items. For the real rows connect to the "
@@ -113,21 +123,12 @@ def _is_sample(source: Source | None) -> bool:
     return source == "sample" or Path(source).expanduser().resolve() == SAMPLE.resolve()
 
 
-def _train_and_test(ds: DatasetDict, where: str) -> DatasetDict:
-    if missing := [f"no split '{split}'" for split in HUB_ROWS if split not in ds]:
-        raise DataError(
-            f"{where}: {' and '.join(missing)}; found: {list(ds)}. Name the files "
-            "train and test, as in train-00000.parquet and test-00000.parquet."
-        )
-    return DatasetDict({split: ds[split] for split in HUB_ROWS})
-
-
 def label_values(source: Source, column: str) -> list[str]:
     """List a source's class names, else its labels in order (of value, if numbers)."""
     found: set[str] = set()
     for split, table in read(source).items():
-        if column in table.names:
-            return table.names[column]
+        if names := table.class_names(column):
+            return names
         values = _column(table, column, f"{_called(source)}, split '{split}'")
         found |= {_as_text(value) for value in values}
     names = sorted(found - {""})
@@ -166,8 +167,7 @@ def _checked(
 
 def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]:
     """Check the rows of one split; messages name the first bad row, counted from 0."""
-    n = len(table.frame)
-    if n == 0:
+    if (n := len(table.frame)) == 0:
         raise DataError(f"{where}: no rows. Fetch or write the split again.")
     texts = _column(table, form.text, where)
     labels = _column(table, form.label, where)
@@ -179,7 +179,7 @@ def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]
 
     bad = [i for i, t in enumerate(texts) if not isinstance(t, str) or not t.strip()]
     refuse(bad, "have no text or an empty one", "Remove such rows or fill it in.")
-    names = table.names.get(form.label)
+    names = table.class_names(form.label)
     spelled = [_as_text(label, names) for label in labels]
     id_of = functools.cache(functools.partial(_label_id, form=form))
     ids = [id_of(label) for label in spelled]
@@ -200,17 +200,13 @@ def _column(table: Table, name: str, where: str) -> list[Any]:
     if name not in table.frame:
         raise DataError(
             f"{where}: no column {name!r}; there are {list(table.frame)}. Name the "
-            "columns as the task does, or the task's text_column and label_column as "
-            "the data do."
+            "columns as the task does, or its text_column and label_column as they do."
         )
     return table.frame[name].tolist()
 
 
 def _as_text(label: Any, names: Sequence[str] | None = None) -> str:
-    """Spell a label that may be a number; "" stands for one that is missing.
-
-    A number beyond its column's class names means nothing, whatever ids the task has.
-    """
+    """Spell a label that may be a number; "" for one that is missing or has no name."""
     if label is None or (isinstance(label, float) and math.isnan(label)):
         return ""
     # Tools write class ids as 2.0 where another row of the column is empty.
@@ -239,7 +235,7 @@ def read(source: Source) -> dict[str, Table]:
     """Read the splits of a file or a folder, or those of rows that are loaded."""
     if isinstance(source, (Dataset, DatasetDict)):
         splits = as_splits(source, "train")
-        return {str(split): _table(rows) for split, rows in splits.items()}
+        return {str(s): Table(d.to_pandas(), d.features) for s, d in splits.items()}
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path)
@@ -280,17 +276,9 @@ def _folder(path: Path) -> dict[str, Table]:
     for split, names in files.items():
         parts = [_file(Path(name)) for name in names]
         frame = pd.concat([part.frame for part in parts], ignore_index=True)
-        declared = _class_names(builder.info.features or {})
-        splits[split] = Table(frame, {**parts[0].names, **declared})
+        declared = builder.info.features or {}
+        splits[split] = Table(frame, {**parts[0].features, **declared})
     return splits
-
-
-def _table(rows: Dataset) -> Table:
-    return Table(rows.to_pandas(), _class_names(rows.features))
-
-
-def _class_names(features: dict[str, Any]) -> dict[str, list[str]]:
-    return {c: f.names for c, f in features.items() if isinstance(f, ClassLabel)}
 
 
 def _file(path: Path) -> Table:
@@ -300,12 +288,13 @@ def _file(path: Path) -> Table:
         raise DataError(f"{path} is none of {', '.join(KINDS)}: save it as one.")
     try:
         if kind == ".parquet":
-            return _table(Dataset(pq.ParquetFile(path).read()))
-        if kind in (".json", ".jsonl"):
+            rows = Dataset(pq.ParquetFile(path).read())
+            return Table(rows.to_pandas(), rows.features)
+        if "json" in kind:
             return Table(_json(path.read_text(encoding="utf-8-sig").strip()), {})
-        sep = "\t" if kind == ".tsv" else ","
-        options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-        frame = pd.read_csv(path, sep=sep, **options)
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+        options |= {"sep": "\t"} if kind == ".tsv" else {}
+        frame = pd.read_csv(path, encoding="utf-8-sig", **options)
         if len(frame) and not isinstance(frame.index, pd.RangeIndex):
             raise ValueError("its rows have more fields than its header")
     except Exception as error:
@@ -317,20 +306,17 @@ def _file(path: Path) -> Table:
 
 
 def _json(text: str) -> pd.DataFrame:
-    """Read an array of objects, or an object a line."""
-    if not text.startswith("["):
+    if not text.startswith("["):  # an object a line, else one array of them
         text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
     return pd.DataFrame(json.loads(text))
 
 
 def _is_hub_id(named: Source) -> bool:
     """Tell an id from a path; a name that fits neither is an error."""
-    if not isinstance(named, str) or Path(named).suffix.lower() in KINDS:
-        return False
-    if Path(named).expanduser().exists():
+    if not isinstance(named, str) or Path(named).expanduser().exists():
         return False
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
-        return True
+        return Path(named).suffix.lower() not in KINDS
     if re.fullmatch(r"[\w-]+", named):
         # `datasets` would look for a cached dataset of that short name, of whatever
         # content: only full names are unambiguous.
@@ -362,13 +348,11 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
             "CHAPTERLIB_CACHE to a folder that you can write to."
         ) from error
     with scratch as parent:
-        folder, token = Path(parent, "rows"), settings.hf_token
+        folder, secret = Path(parent, "rows"), settings.hf_token
+        token = secret.get_secret_value() if secret else None
         try:
             huggingface_hub.snapshot_download(
-                repo_id,
-                repo_type="dataset",
-                local_dir=folder,
-                token=token.get_secret_value() if token else None,
+                repo_id, repo_type="dataset", local_dir=folder, token=token
             )
         except Exception as error:  # each transport has its own errors
             raise DataError(
@@ -381,10 +365,10 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
 
 
 def unreachable(seconds: float = 3.0) -> str | None:
-    """Say why the Hub can't be reached, or None where it answers.
+    """Say why the Hub can't be reached, or None; takes a second more at most.
 
     One request in a thread of its own: name resolution knows no time limit, and the
-    Hub's client would retry for half a minute. It takes one second more at most.
+    Hub's client would retry for half a minute.
     """
     url = huggingface_hub.constants.ENDPOINT
     if huggingface_hub.constants.HF_HUB_OFFLINE:

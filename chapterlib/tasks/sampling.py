@@ -79,7 +79,7 @@ def book_rows(
     DataError
         If rows are missing, or there is no manifest.
     """
-    if _origin(ds) == "sample":
+    if _origin(ds)[0] == "sample":
         return ds
     if manifest is None:
         path = manifest_path()
@@ -94,14 +94,12 @@ def book_rows(
         rows = ds[split]
         places: dict[tuple[str, int], deque[int]] = defaultdict(deque)
         # The same text may stand there twice, with two labels.
-        for place, (text, label) in enumerate(
-            zip(rows["text"], rows["label"], strict=True)
-        ):
+        pairs = zip(rows["text"], rows["label"], strict=True)
+        for place, (text, label) in enumerate(pairs):
             places[row_key(text), label].append(place)
         found, missing = [], 0
         for key, label in zip(wanted["keys"], wanted["labels"], strict=True):
-            left = places[key, int(label)]
-            if left:
+            if left := places[key, int(label)]:
                 found.append(left.popleft())
             else:
                 missing += 1
@@ -179,7 +177,7 @@ class DataInfo:
 
 
 def describe(ds: DatasetDict | Dataset) -> DataInfo:
-    """Tell where rows come from, how many there are, and their fingerprint.
+    """Tell where rows come from, how many there are, and their fingerprint in order.
 
     Parameters
     ----------
@@ -189,8 +187,6 @@ def describe(ds: DatasetDict | Dataset) -> DataInfo:
     Returns
     -------
     DataInfo
-        Its fingerprint covers texts and labels of every split in order; storage
-        (chunks, files, index mappings) leaves it unchanged.
 
     Raises
     ------
@@ -198,24 +194,28 @@ def describe(ds: DatasetDict | Dataset) -> DataInfo:
         If a column is missing.
     """
     ds = as_splits(ds)
-    origin = _origin(ds)
-    name = next(iter(ds.values())).info.dataset_name
+    origin, name = _origin(ds)
     hasher = hashlib.sha256()
     for split, rows in ds.items():
         hasher.update(f"{split}:{fingerprint(rows)};".encode())
     return DataInfo(
         origin=origin,
-        name="unknown" if origin == "unknown" else str(name),
+        name=name,
         rows={str(split): rows.num_rows for split, rows in ds.items()},
         fingerprint=hasher.hexdigest()[:16],
     )
 
 
-def _origin(ds: DatasetDict) -> Origin:
-    infos = [rows.info for rows in ds.values()]
-    origins = {i.config_name if i.builder_name == BUILDER else "unknown" for i in infos}
-    # Splits of two origins are of none.
-    return cast(Origin, origins.pop() if len(origins) == 1 else "unknown")
+def _origin(ds: DatasetDict) -> tuple[Origin, str]:
+    """Tell origin and name; those of splits that differ in one of them are unknown."""
+    infos = {
+        (rows.info.builder_name, rows.info.config_name, rows.info.dataset_name)
+        for rows in ds.values()
+    }
+    builder, origin, name = infos.pop()
+    if infos or builder != BUILDER:
+        return "unknown", "unknown"
+    return cast(Origin, origin), str(name)
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -224,7 +224,7 @@ def fingerprint(dataset: Dataset) -> str:
     Parameters
     ----------
     dataset : datasets.Dataset
-        Rows with `text` and `label`.
+        Rows with `text` and `label`; how they are stored does not matter.
 
     Returns
     -------

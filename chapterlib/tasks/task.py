@@ -114,9 +114,7 @@ class Task:
             object.__setattr__(self, "template", f"{{text}}\n{sentence}")
         names = [label.name for label in labels]
         if len(names) < 2 or not all(name.strip() for name in names):
-            raise ValueError(
-                f"the task {self.name!r} has the labels {names}: name at least two"
-            )
+            raise ValueError(f"{self.name!r} has the labels {names}: name at least two")
         owners: dict[str, int] = {}
         for spelling, i in self._spellings:
             if owners.setdefault(spelling, i) != i:
@@ -158,11 +156,10 @@ class Task:
             If the file can't be read, or lacks the column.
         """
         path = Path(path).expanduser().resolve()
-        if labels is None:
-            labels = loading.label_values(path, label)
-        named = path.parent.name if path.stem in ("train", "test") else path.stem
+        labels = loading.label_values(path, label) if labels is None else labels
+        stem = path.stem if path.stem not in ("train", "test") else path.parent.name
         return cls(
-            name or named,
+            name or stem,
             tuple(labels),  # type: ignore[arg-type]  # __post_init__ makes Labels
             text_column=text,
             label_column=label,
@@ -373,8 +370,7 @@ def check_labels(
     return classes.astype(np.int64), targets.astype(np.int64)
 
 
-# Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks for Text
-# Classification, arXiv:1509.01626.
+# Zhang, Zhao, LeCun (2015), Character-level Convolutional Networks, arXiv:1509.01626
 AG_NEWS = Task(
     "AG News",
     (

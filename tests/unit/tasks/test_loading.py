@@ -189,9 +189,8 @@ def test_class_names_that_the_task_lacks_are_refused(tmp_path, tiny_news):
 
 def test_a_number_beyond_the_class_names_is_no_id_of_the_task():
     names = ClassLabel(names=["World", "Sports"])
-    table = loading.Table(
-        pd.DataFrame({"text": ["a"], "label": [3]}), {"label": names.names}
-    )
+    frame = pd.DataFrame({"text": ["a"], "label": [3]})
+    table = loading.Table(frame, {"label": names})
     form = loading.Form("News", "text", "label", AG_NEWS.label_names, AG_NEWS.parse)
     with pytest.raises(DataError, match="Its label is 3"):
         loading._texts_and_ids(table, "here", form)

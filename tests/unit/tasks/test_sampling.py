@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from chapterlib.settings import results_folder
 from chapterlib.tasks import sampling
 from chapterlib.tasks.loading import DataError
-from chapterlib.tasks.task import AG_NEWS
+from chapterlib.tasks.task import AG_NEWS, Task
 
 SHIPPED = results_folder() / "rows" / "ag-news.json"
 
@@ -105,6 +105,9 @@ def test_mixed_splits_are_of_unknown_origin(tmp_path, tiny_news):
     ds = AG_NEWS.load(tmp_path / "a")
     ds["test"] = tiny_news["test"]
     assert sampling.describe(ds).origin == "unknown"
+    tiny_news.save_to_disk(tmp_path / "b")
+    ds["test"] = Task("Other", AG_NEWS.labels).load(tmp_path / "b")["test"]
+    assert sampling.describe(ds).name == "unknown"
 
 
 def test_origin_travels(tmp_path, tiny_news):

@@ -132,7 +132,7 @@ def test_what_follows_from_the_names() -> None:
     assert "You sort customer queries by topic." in task.instructions
     assert task.instructions.endswith("one topic: card_arrival or Überweisung.")
     assert Task("T", ("a", "b")).template == "{text}\nThis text is about"
-    many = Task("T", tuple(f"label {i}" for i in range(77)))
+    many = Task("T", (*(f"label {i}" for i in range(77)),))
     assert many.instructions.count("label 76") == 1
 
 
