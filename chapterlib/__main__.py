@@ -187,9 +187,10 @@ def _add_rows(commands: Any) -> None:
 
 def _rows(options: argparse.Namespace) -> None:
     from chapterlib.settings import results_folder
-    from chapterlib.tasks.sampling import describe, load_ag_news, make_manifest
+    from chapterlib.tasks.sampling import describe, make_manifest
+    from chapterlib.tasks.task import AG_NEWS
 
-    ds = load_ag_news()
+    ds = AG_NEWS.load()
     if describe(ds).is_sample:
         sys.exit("These are the sample's rows: set CHAPTERLIB_AG_NEWS first.")
     path = results_folder() / "rows" / "ag-news.json"

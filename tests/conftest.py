@@ -11,16 +11,15 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny_llama import save_tiny_llama
 
 import chapterlib.settings
-from chapterlib.tasks.loading import FEATURES
-from chapterlib.tasks.task import LABEL_NAMES
+from chapterlib.tasks.task import AG_NEWS
 
 THREADS = torch.get_num_threads()
 USER_CACHE = os.environ.get("CHAPTERLIB_CACHE")
-AG_NEWS = Path(__file__).resolve().parents[2] / "shared" / "ag_news"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,9 +78,19 @@ def user_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def ag_news_folder() -> Path:
     """Return the folder with real AG News rows that may lie beside the checkout."""
-    if not AG_NEWS.is_dir():
-        pytest.skip("no ../shared/ag_news beside this checkout: real rows are needed")
-    return AG_NEWS
+    return shared_rows("ag_news")
+
+
+@pytest.fixture(scope="session")
+def banking77_folder() -> Path:
+    """Return the folder with another task's rows: train.csv, test.csv, 77 labels."""
+    return shared_rows("banking77")
+
+
+def shared_rows(name: str) -> Path:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no ../shared/{name} beside this checkout: real rows are needed")
+    return SHARED / name
 
 
 @pytest.fixture
@@ -98,16 +107,18 @@ def tiny_news() -> DatasetDict:
         "Sci/Tech": ["probe lands on moon", "browser flaw patched", "chip runs cooler"],
     }
     places = ["in Oslo", "in Lima", "in Kyiv", "in Accra"]
+    label = ClassLabel(names=list(AG_NEWS.label_names))
+    features = Features({"text": Value("string"), "label": label})
     rows: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
     for i in range(10):
-        for label, name in enumerate(LABEL_NAMES):
+        for label_id, name in enumerate(AG_NEWS.label_names):
             text = f"{stems[name][i % 3]} {places[i % 4]} on day {i}"
-            rows["train" if i < 6 else "test"].append((text, label))
+            rows["train" if i < 6 else "test"].append((text, label_id))
     return DatasetDict(
         {
             split: Dataset.from_dict(
                 {"text": [t for t, _ in part], "label": [c for _, c in part]},
-                features=FEATURES,
+                features=features,
             )
             for split, part in rows.items()
         }

@@ -1,4 +1,7 @@
-"""The audit of news data: leftovers of scraping, duplicates, leaks and lengths."""
+"""An audit of rows: leftovers of scraping, duplicates, leaks and lengths.
+
+HTML remnants and source tags are what news carry; in other texts they are not found.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
+
+from chapterlib.tasks.loading import as_splits
 
 ARTIFACTS = {
     "HTML entity": (
@@ -54,13 +59,7 @@ class Audit:
     lengths: pd.DataFrame
 
     def summary(self) -> pd.DataFrame:
-        """Gather the findings in one table that a notebook can show.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One finding a row, one split a column, as text.
-        """
+        """Gather the findings in one table of text: one a row, one split a column."""
         shares = self.artifacts.map("{:.1%}".format)
         shares.index = [f"rows with {kind}" for kind in shares.index]
         lengths = self.lengths.T.map("{:.0f}".format)
@@ -92,15 +91,16 @@ def audit(ds: DatasetDict | Dataset, min_count: int = 10) -> Audit:
     >>> audit(rows, min_count=2).source_tags.loc["AP", "rows"]
     2
     """
-    if isinstance(ds, Dataset):
-        ds = DatasetDict({str(ds.split or "rows"): ds})
-    frames = {str(split): _frame(rows) for split, rows in ds.items()}
+    frames = {str(split): _frame(rows) for split, rows in as_splits(ds).items()}
     return Audit(
         classes=pd.DataFrame(
             {s: f["label"].value_counts(sort=False) for s, f in frames.items()}
         ),
         artifacts=pd.DataFrame(
-            {s: _artifact_shares(f["text"]) for s, f in frames.items()}
+            {
+                s: {k: f["text"].str.contains(p).mean() for k, p in ARTIFACTS.items()}
+                for s, f in frames.items()
+            }
         ),
         repeats=_repeats(frames),
         source_tags=_source_tags(pd.concat(frames.values()), min_count),
@@ -110,41 +110,33 @@ def audit(ds: DatasetDict | Dataset, min_count: int = 10) -> Audit:
 
 def _frame(rows: Dataset) -> pd.DataFrame:
     """Return text, label name and two foldings of the text."""
-    columns = rows.with_format(None)[:]
+    frame = pd.DataFrame(rows.with_format(None).select_columns(["text", "label"])[:])
     feature = rows.features["label"]
-    labels, names = columns["label"], sorted({str(v) for v in columns["label"]})
     if isinstance(feature, ClassLabel):
-        names = feature.names
-        labels = [names[v] for v in labels]
-    frame = pd.DataFrame({"text": columns["text"]})
-    frame["label"] = pd.Categorical([str(v) for v in labels], categories=names)
+        frame["label"] = pd.Categorical.from_codes(frame["label"], feature.names)
+    else:
+        frame["label"] = frame["label"].astype(str).astype("category")
     words = frame["text"].str.casefold().str.findall(r"[^\W_]+")
     frame["folded"] = words.str.join(" ")
     frame["opening"] = words.str[:OPENING_WORDS].str.join(" ")
     return frame
 
 
-def _artifact_shares(texts: pd.Series) -> pd.Series:
-    return pd.Series({k: texts.str.contains(p).mean() for k, p in ARTIFACTS.items()})
-
-
 def _repeats(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Count repeats from the strict reading to the loose one."""
     table = {}
+    train = set(frames["train"]["folded"]) if "train" in frames else set()
     for split, frame in frames.items():
-        by_text = frame.groupby("folded")["label"]
-        others = [f for name, f in frames.items() if name == "train" != split]
-        seen = set(others[0]["folded"]) if others else set()
+        duplicated = frame.apply(pd.Series.duplicated).sum()
+        labels_of_text = frame.groupby("folded")["label"].transform("nunique")
         table[split] = {
-            "same text": int(frame["text"].duplicated().sum()),
-            "same text but for case and punctuation": int(
-                frame["folded"].duplicated().sum()
-            ),
-            f"same first {OPENING_WORDS} words": int(
-                frame["opening"].duplicated().sum()
-            ),
-            "same text, two labels": int((by_text.transform("nunique") > 1).sum()),
-            "text also in train": int(frame["folded"].isin(seen).sum()),
+            "same text": duplicated["text"],
+            "same text but for case and punctuation": duplicated["folded"],
+            f"same first {OPENING_WORDS} words": duplicated["opening"],
+            "same text, two labels": (labels_of_text > 1).sum(),
+            "text also in train": 0
+            if split == "train"
+            else frame["folded"].isin(train).sum(),
         }
     return pd.DataFrame(table)
 
@@ -166,14 +158,12 @@ def _source_tags(frame: pd.DataFrame, min_count: int) -> pd.DataFrame:
     return table.sort_values(["rows", "share"], ascending=False)
 
 
-def _lengths(texts: pd.Series) -> pd.Series:
+def _lengths(texts: pd.Series) -> dict[str, float]:
     words = texts.map(lambda text: len(text.split()))
-    return pd.Series(
-        {
-            "mean": words.mean(),
-            "median": words.median(),
-            "95th percentile": words.quantile(0.95),
-            "99th percentile": words.quantile(0.99),
-            "maximum": words.max(),
-        }
-    )
+    return {
+        "mean": words.mean(),
+        "median": words.median(),
+        "95th percentile": words.quantile(0.95),
+        "99th percentile": words.quantile(0.99),
+        "maximum": words.max(),
+    }

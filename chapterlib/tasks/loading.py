@@ -1,277 +1,374 @@
-"""The shape of AG News rows: checks that name the bad row, and one fixed form."""
+"""The rows of a task: read from files, a folder or the Hub, checked, in one form.
+
+Files are read anew at each call: what `datasets` keeps of one folder it may return for
+another of the same name, and an edited file must never serve its old rows.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import difflib
+import functools
+import json
+import math
+import os
 import re
-import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import datasets
 import huggingface_hub
+import pandas as pd
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value
-from filelock import FileLock
 
-from chapterlib.settings import data_file
-from chapterlib.tasks.task import LABEL_NAMES
+from chapterlib.settings import data_file, get_settings
 
-SPLITS = ("train", "test")
-FEATURES = Features(
-    {"text": Value("string"), "label": ClassLabel(names=list(LABEL_NAMES))}
-)
+# Of AG News: where it lies, how many rows make it whole, and what stands in for it.
+HUB_ID = "fancyzhx/ag_news"
+HUB_ROWS = {"train": 120_000, "test": 7_600}
+SAMPLE = data_file("sample")
+
 BUILDER = "chapterlib"
+KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+# A folder of so many files is not one of data: someone's home, say.
+MAX_FILES = 10_000
+PATH = (str, os.PathLike)
 
 Origin = Literal["folder", "hub", "sample", "unknown"]
-
-_IDS = {name.casefold(): i for i, name in enumerate(LABEL_NAMES)}
-# JSON and CSV files may carry the ids as text.
-_IDS |= {str(i): i for i in range(len(LABEL_NAMES))}
-_ALLOWED = f"0 to {len(LABEL_NAMES) - 1} or one of {', '.join(LABEL_NAMES)}"
+Source: TypeAlias = "str | os.PathLike[str] | Dataset | DatasetDict"
 
 
 class DataError(ValueError):
     """The data are not where or what they should be; the message says what to do."""
 
 
-def _label_ids(raw: Dataset, where: str) -> list[int | None]:
-    """Return a class id for each row, None where the label means nothing."""
-    feature = raw.features["label"]
-    values: list[Any] = raw[:]["label"]
-    if isinstance(feature, ClassLabel):
-        # Folders may list the four names in another order: names decide, not numbers.
-        strangers = [n for n in feature.names if n.strip().casefold() not in _IDS]
-        if strangers:
-            raise DataError(
-                f"{where}: the column 'label' has the unknown class names "
-                f"{strangers}. Rename them to {', '.join(LABEL_NAMES)}."
-            )
-        values = [
-            feature.names[v] if v is not None and 0 <= v < len(feature.names) else None
-            for v in values
-        ]
-    ids: list[int | None] = []
-    for value in values:
-        if isinstance(value, str):
-            ids.append(_IDS.get(value.strip().casefold()))
-        elif isinstance(value, (int, float)) and value in range(len(LABEL_NAMES)):
-            # Tools write class ids as 2.0 where another row of the column is empty.
-            ids.append(int(value))
-        else:
-            ids.append(None)
-    return ids
+class Form(NamedTuple):
+    """What a task wants of its rows: its name, its two columns and its labels."""
+
+    name: str
+    text: str
+    label: str
+    names: tuple[str, ...]
+    parse: Callable[[str], int | None]
 
 
-def _refuse(where: str, bad: list[int], n: int, what: str, remedy: str) -> None:
-    if bad:
-        count = f"{len(bad)} of {n:,} rows" if len(bad) > 1 else f"1 of {n:,} rows"
-        raise DataError(f"{where}: {count} {what}, the first is row {bad[0]}. {remedy}")
+class Table(NamedTuple):
+    """A split as it was read, and what is declared of its columns."""
+
+    frame: pd.DataFrame
+    features: Mapping[str, Any]
+
+    def class_names(self, column: str) -> list[str] | None:
+        """Names that a column's numbers stand for, None if there are no such names."""
+        feature = self.features.get(column)
+        return feature.names if isinstance(feature, ClassLabel) else None
 
 
-def checked_split(
-    raw: Dataset, split: str, where: str, info: Mapping[str, str] | None = None
-) -> Dataset:
-    """Check one split and bring it into the book's form, in the same order.
-
-    Parameters
-    ----------
-    raw : datasets.Dataset
-        Rows with `text` (str) and `label` (class ids, class names or `ClassLabel`);
-        other columns are left out.
-    split : str
-        Name of the split, for messages and for the result.
-    where : str
-        Folder or Hub id that the rows came from, for messages.
-    info : mapping, optional
-        Fields of `datasets.DatasetInfo` that the result carries.
-
-    Returns
-    -------
-    datasets.Dataset
-        Features `text` (string) and `label` (`ClassLabel` of `LABEL_NAMES`).
-
-    Raises
-    ------
-    DataError
-        If a column is missing, there are no rows, a text is no string or empty, or a
-        label is none of the four; the message names the split and the first bad row
-        (counted from 0).
-    """
-    raw = raw.with_format(None)
-    where = f"{where}, split '{split}'"
-    n = raw.num_rows
-    if n == 0:
-        raise DataError(f"{where}: no rows. Fetch or write the split again.")
-    # A column that README.md declares and the file lacks is read as nothing but None.
-    filled = [c for c in raw.column_names if raw.data.column(c).null_count < n]
-    missing = [c for c in ("text", "label") if c not in filled]
-    if missing:
-        raise DataError(
-            f"{where}: no column {' and no column '.join(map(repr, missing))}, or "
-            f"nothing in it; filled are {filled}. Name the columns 'text' and 'label'."
-        )
-    texts: list[Any] = raw[:]["text"]
-    ids = _label_ids(raw, where)
-
-    no_string = [i for i, t in enumerate(texts) if not isinstance(t, str)]
-    remedy = "Remove such rows or fill in their text."
-    _refuse(where, no_string, n, "have no string as text", remedy)
-    empty = [i for i, t in enumerate(texts) if not t.strip()]
-    _refuse(where, empty, n, "have an empty text", remedy)
-    unknown = [i for i, label in enumerate(ids) if label is None]
-    if unknown:
-        value = raw[unknown[0]]["label"]
-        what = f"have a label that is not {_ALLOWED}"
-        hint = f"Its label is {value!r}; correct it or remove such rows."
-        if value == len(LABEL_NAMES):
-            hint += " Files that count the classes from 1 need 1 subtracted."
-        _refuse(where, unknown, n, what, hint)
-
-    return Dataset.from_dict(
-        {"text": texts, "label": ids},
-        info=DatasetInfo(features=FEATURES, **(info or {})),  # type: ignore[arg-type]
-        split=split,  # type: ignore[arg-type]
-    )
-
-
-def checked(raw: object, where: str, origin: Origin, name: str) -> DatasetDict:
-    """Check both splits and mark them with where they came from.
-
-    Parameters
-    ----------
-    raw : datasets.DatasetDict
-        What `datasets` read; splits other than train and test are left out.
-    where : str
-        Folder or Hub id, for messages.
-    origin : {"folder", "hub", "sample"}
-        Kept in `info.config_name`, so that it survives select, shuffle and map.
-    name : str
-        Name of the data for readers, kept in `info.dataset_name`.
-
-    Returns
-    -------
-    datasets.DatasetDict
-        The splits train and test, in this order.
-
-    Raises
-    ------
-    DataError
-        If a split is missing or a row is bad.
-    """
-    found = list(raw) if isinstance(raw, DatasetDict) else []
-    missing = [s for s in SPLITS if s not in found]
-    if missing or not isinstance(raw, DatasetDict):
-        raise DataError(
-            f"{where}: no split {' and no split '.join(map(repr, missing))}; found: "
-            f"{found or 'a single table'}. Name the files train and test, for example "
-            "data/train-00000.parquet and data/test-00000.parquet."
-        )
-    info = {"builder_name": BUILDER, "config_name": origin, "dataset_name": name}
-    return DatasetDict({s: checked_split(raw[s], s, where, info) for s in SPLITS})
-
-
-HUB_ID = "fancyzhx/ag_news"
-HUB_ROWS = {"train": 120_000, "test": 7_600}
-SAMPLE = data_file("sample")
-# Part of every copy's name: raise it when the form of the copies changes.
-COPY_VERSION = "v1"
-# A folder beyond these bounds is not AG News (the full set: 30 MB in two files).
-MAX_FILES, MAX_BYTES = 1_000, 2_000_000_000
-
-
-def from_folder(folder: Path, cache: Path, origin: Origin = "folder") -> DatasetDict:
-    """Load the rows of a folder in the Hub's layout or of `save_to_disk`.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Holds train and test as parquet, JSON lines or CSV, or a saved `DatasetDict`.
-    cache : pathlib.Path
-        Folder for the checked copy.
-    origin : {"folder", "sample"}
-        What the rows are marked with.
-
-    Returns
-    -------
-    datasets.DatasetDict
-
-    Raises
-    ------
-    DataError
-        If the folder or a row in it is not as it should be.
-    """
-    key = f"{origin}-{_digest(folder)}"
-    name = "chapterlib sample" if origin == "sample" else "AG News"
-    return _copy(
-        key, cache, lambda: checked(_read(folder, cache), str(folder), origin, name)
-    )
-
-
-def from_hub(repo_id: str, cache: Path, token: str | None = None) -> DatasetDict:
-    """Load a Hub dataset, from the copy in the cache if there is one.
-
-    Parameters
-    ----------
-    repo_id : str
-        ``"owner/name"`` of a dataset.
-    cache : pathlib.Path
-        Folder for the download and the checked copy.
-    token : str, optional
-        Hub token, for private datasets.
-
-    Returns
-    -------
-    datasets.DatasetDict
-
-    Raises
-    ------
-    DataError
-        If the Hub can't be reached, has no such dataset, or its rows are not right.
-    """
-
-    def fetch() -> DatasetDict:
-        reason = unreachable()
-        if reason:
-            raise DataError(f"The Hub dataset '{repo_id}' can't be fetched: {reason}.")
-        with _scratch(cache) as folder:
-            try:
-                huggingface_hub.snapshot_download(
-                    repo_id, repo_type="dataset", local_dir=folder, token=token
-                )
-            except Exception as error:  # each transport has its own errors
-                raise DataError(
-                    f"The Hub dataset '{repo_id}' can't be fetched: {_first(error)}. "
-                    "Check its name, your connection and, if private, HF_TOKEN."
-                ) from error
-            where = f"Hub dataset '{repo_id}'"
-            ds = checked(_read(folder, cache), where, "hub", "AG News")
-        rows = {split: ds[split].num_rows for split in ds}
-        if repo_id == HUB_ID and rows != HUB_ROWS:
+def load(source: Source, form: Form) -> DatasetDict:
+    """Read a source and check its rows; files of the Hub are kept in the cache."""
+    if not _is_hub_id(source):
+        origin: Origin = "folder" if isinstance(source, PATH) else "unknown"
+        return _checked(read(source), _called(source), form, origin)
+    where = f"Hub dataset '{source}'"
+    with _hub_folder(str(source)) as folder:
+        ds = _checked(read(folder), where, form, "hub")
+        if source == HUB_ID and (rows := ds.num_rows) != HUB_ROWS:
             raise DataError(f"{where} has {rows} rows, not {HUB_ROWS}: try later.")
-        return ds
+    return ds
 
-    return _copy(f"hub-{repo_id.replace('/', '--')}", cache, fetch)
+
+def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
+    """Load AG News from the source, the setting's or the Hub, or else the sample."""
+    named = get_settings().ag_news if source is None else source
+    reason = "It was asked for by name."
+    if not _is_sample(named):
+        try:
+            ds = load(HUB_ID if named is None else named, form)
+        except DataError as error:
+            if named is not None:  # what was asked for is never replaced
+                raise
+            reason = str(error)
+        else:
+            if missing := [f"no split '{s}'" for s in HUB_ROWS if s not in ds]:
+                raise DataError(
+                    f"{_called(named)}: {' and '.join(missing)}; found: {list(ds)}. "
+                    "Name the files train and test, as in train-00000.parquet."
+                )
+            return DatasetDict({split: ds[split] for split in HUB_ROWS})
+    warnings.warn(
+        f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
+        "describe a few hundred invented items. For the real rows connect to the "
+        f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
+        "CHAPTERLIB_AG_NEWS to its folder.",
+        UserWarning,
+        stacklevel=3,
+    )
+    form = form._replace(name="chapterlib sample")
+    return _checked(read(SAMPLE), str(SAMPLE), form, "sample")
+
+
+def _called(source: Source | None) -> str:
+    return str(source) if isinstance(source, PATH) else "These rows"
+
+
+def _is_sample(source: Source | None) -> bool:
+    if not isinstance(source, PATH):
+        return False
+    return source == "sample" or Path(source).expanduser().resolve() == SAMPLE.resolve()
+
+
+def label_values(source: Source, column: str) -> list[str]:
+    """List a source's class names, else its labels in order (of value, if numbers)."""
+    found: set[str] = set()
+    for split, table in read(source).items():
+        if names := table.class_names(column):
+            return names
+        values = _column(table, column, f"{_called(source)}, split '{split}'")
+        found |= {_as_text(value) for value in values}
+    names = sorted(found - {""})
+    numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
+    return sorted(names, key=int) if numbers else names
+
+
+def _checked(
+    tables: dict[str, Table], where: str, form: Form, origin: Origin
+) -> DatasetDict:
+    """Bring every split into the task's form, marked with where it came from.
+
+    The marks lie in `DatasetInfo`, so that they survive select, shuffle and map.
+    """
+    label = ClassLabel(names=list(form.names))
+    info = DatasetInfo(
+        features=Features({"text": Value("string"), "label": label}),
+        builder_name=BUILDER,
+        config_name=origin,
+        dataset_name=form.name,
+    )
+    ds = DatasetDict()
+    for split, table in tables.items():
+        columns = _texts_and_ids(table, f"{where}, split '{split}'", form)
+        ds[split] = Dataset.from_dict(columns, info=info, split=split)  # type: ignore[arg-type]
+        absent = sorted({*range(len(form.names))} - {*columns["label"]})
+        if split == "train" and absent:
+            names = _listed([form.names[i] for i in absent])
+            raise DataError(
+                f"{where}, split 'train': no row of {names}. Add some, or "
+                "leave such labels out of the task. If the file is only for testing, "
+                "begin its name with test."
+            )
+    return ds
+
+
+def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]:
+    """Check the rows of one split; messages name the first bad row, counted from 0."""
+    if (n := len(table.frame)) == 0:
+        raise DataError(f"{where}: no rows. Fetch or write the split again.")
+    texts = _column(table, form.text, where)
+    labels = _column(table, form.label, where)
+
+    def refuse(bad: list[int], what: str, remedy: str) -> None:
+        if bad:
+            rows = f"{len(bad)} of {n:,} rows {what}, the first is row {bad[0]}"
+            raise DataError(f"{where}: {rows} (counted from 0). {remedy}")
+
+    bad = [i for i, t in enumerate(texts) if not isinstance(t, str) or not t.strip()]
+    refuse(bad, "have no text or an empty one", "Remove such rows or fill it in.")
+    names = table.class_names(form.label)
+    spelled = [_as_text(label, names) for label in labels]
+    id_of = functools.cache(functools.partial(_label_id, form=form))
+    ids = [id_of(label) for label in spelled]
+    unknown = [i for i, label_id in enumerate(ids) if label_id is None]
+    if unknown:
+        raw, label = labels[unknown[0]], spelled[unknown[0]]
+        shown = label if names and label else raw
+        remedy = f"Its label is {shown!r}; correct it or remove such rows."
+        if _as_text(raw) == str(len(form.names)):
+            remedy += " Files that count the classes from 1 need 1 subtracted."
+        elif close := difflib.get_close_matches(label, form.names, 1):
+            remedy += f" Should it be {close[0]!r}?"
+        refuse(unknown, f"have a label that is none of {_listed(form.names)}", remedy)
+    return {"text": texts, "label": ids}
+
+
+def _column(table: Table, name: str, where: str) -> list[Any]:
+    if name not in table.frame:
+        raise DataError(
+            f"{where}: no column {name!r}; there are {list(table.frame)}. Name the "
+            "columns as the task does, or its text_column and label_column as they do."
+        )
+    return table.frame[name].tolist()
+
+
+def _as_text(label: Any, names: Sequence[str] | None = None) -> str:
+    """Spell a label that may be a number; "" for one that is missing or has no name."""
+    if label is None or (isinstance(label, float) and math.isnan(label)):
+        return ""
+    # Tools write class ids as 2.0 where another row of the column is empty.
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if names is not None and not isinstance(label, str):
+        return names[label] if label in range(len(names)) else ""
+    return str(label).strip()
+
+
+def _label_id(label: str, form: Form) -> int | None:
+    """Read a name, or a class id where no name is itself a number."""
+    if label in form.names:
+        return form.names.index(label)
+    if label.isdecimal() and not any(name.isdecimal() for name in form.names):
+        return int(label) if int(label) < len(form.names) else None
+    return form.parse(label)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
+
+
+def read(source: Source) -> dict[str, Table]:
+    """Read the splits of a file or a folder, or those of rows that are loaded."""
+    if isinstance(source, (Dataset, DatasetDict)):
+        splits = as_splits(source, "train")
+        return {str(s): Table(d.to_pandas(), d.features) for s, d in splits.items()}
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist, seen from {Path.cwd()}. Name a file or a folder, "
+            "best by its absolute path."
+        )
+    return {"test" if path.stem.lower().startswith("test") else "train": _file(path)}
+
+
+def as_splits(rows: Dataset | DatasetDict, name: str = "rows") -> DatasetDict:
+    """Name a single split, by `name` where it has no name of its own."""
+    if isinstance(rows, DatasetDict):
+        return rows
+    return DatasetDict({str(rows.split or name): rows})
+
+
+def _folder(path: Path) -> dict[str, Table]:
+    if len(list(islice(path.rglob("*"), MAX_FILES))) == MAX_FILES:
+        raise DataError(
+            f"{path} holds {MAX_FILES:,} files or more: name the folder of the data."
+        )
+    try:
+        if any((path / f).is_file() for f in ("dataset_dict.json", "state.json")):
+            return read(datasets.load_from_disk(str(path), keep_in_memory=True))
+        # `datasets` finds the files of each split, and reads the folder's card.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            builder = datasets.load_dataset_builder(str(path), cache_dir=scratch)
+        files = {str(split): f for split, f in builder.config.data_files.items()}
+    except Exception as error:
+        raise DataError(
+            f"{path} can't be read as a dataset: {_first(error)}. It should hold train "
+            "and test as parquet, JSON lines or CSV files (data/train-*.parquet and so "
+            "on), or what save_to_disk wrote."
+        ) from error
+    splits = {}
+    for split, names in files.items():
+        parts = [_file(Path(name)) for name in names]
+        frame = pd.concat([part.frame for part in parts], ignore_index=True)
+        declared = builder.info.features or {}
+        splits[split] = Table(frame, {**parts[0].features, **declared})
+    return splits
+
+
+def _file(path: Path) -> Table:
+    """Read one file; what stands in CSV stays text, be it "NA" or "1"."""
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise DataError(f"{path} is none of {', '.join(KINDS)}: save it as one.")
+    try:
+        if kind == ".parquet":
+            rows = Dataset(pq.ParquetFile(path).read())
+            return Table(rows.to_pandas(), rows.features)
+        if "json" in kind:
+            return Table(_json(path.read_text(encoding="utf-8-sig").strip()), {})
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+        options |= {"sep": "\t"} if kind == ".tsv" else {}
+        frame = pd.read_csv(path, encoding="utf-8-sig", **options)
+        if len(frame) and not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("its rows have more fields than its header")
+    except Exception as error:
+        raise DataError(
+            f"{path} can't be read: {_first(error)}. Save it again as a {kind} file in "
+            "UTF-8; in CSV, texts with commas or quotes need quotes around them."
+        ) from error
+    return Table(frame, {})
+
+
+def _json(text: str) -> pd.DataFrame:
+    if not text.startswith("["):  # an object a line, else one array of them
+        text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
+    return pd.DataFrame(json.loads(text))
+
+
+def _is_hub_id(named: Source) -> bool:
+    """Tell an id from a path; a name that fits neither is an error."""
+    if not isinstance(named, str) or Path(named).expanduser().exists():
+        return False
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
+        return Path(named).suffix.lower() not in KINDS
+    if re.fullmatch(r"[\w-]+", named):
+        # `datasets` would look for a cached dataset of that short name, of whatever
+        # content: only full names are unambiguous.
+        raise DataError(
+            f"There is no folder '{named}' in {Path.cwd()}, and a Hub dataset needs "
+            f"its full name, as in '{HUB_ID}'. Name one of these."
+        )
+    return False
+
+
+@contextmanager
+def _hub_folder(repo_id: str) -> Iterator[Path]:
+    """Give the files of a Hub dataset; they are kept where reading them succeeds."""
+    settings = get_settings()
+    kept = settings.cache / "datasets" / repo_id.replace("/", "--")
+    if kept.is_dir():
+        yield kept
+        return
+    if reason := unreachable():
+        raise DataError(f"The Hub dataset '{repo_id}' can't be fetched: {reason}.")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(
+            dir=kept.parent, prefix="scratch-", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise DataError(
+            f"The cache folder {settings.cache} can't be used ({error}). Set "
+            "CHAPTERLIB_CACHE to a folder that you can write to."
+        ) from error
+    with scratch as parent:
+        folder, secret = Path(parent, "rows"), settings.hf_token
+        token = secret.get_secret_value() if secret else None
+        try:
+            huggingface_hub.snapshot_download(
+                repo_id, repo_type="dataset", local_dir=folder, token=token
+            )
+        except Exception as error:  # each transport has its own errors
+            raise DataError(
+                f"The Hub dataset '{repo_id}' can't be fetched: {_first(error)}. "
+                "Check its name, your connection and, if private, HF_TOKEN."
+            ) from error
+        yield folder
+        with suppress(OSError):  # another process was faster
+            folder.rename(kept)
 
 
 def unreachable(seconds: float = 3.0) -> str | None:
-    """Say why the Hub can't be reached, or None where it answers.
+    """Say why the Hub can't be reached, or None; takes a second more at most.
 
     One request in a thread of its own: name resolution knows no time limit, and the
     Hub's client would retry for half a minute.
-
-    Parameters
-    ----------
-    seconds : float
-        Limit for the connection and for the answer; one second more in all.
-
-    Returns
-    -------
-    str or None
     """
     url = huggingface_hub.constants.ENDPOINT
     if huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -296,111 +393,7 @@ def unreachable(seconds: float = 3.0) -> str | None:
 
 def _first(error: BaseException) -> str:
     """Return the first line of the innermost cause."""
-    while error.__cause__ or error.__context__:
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _digest(folder: Path) -> str:
-    """Return 16 hex digits that change with any file of the folder."""
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{folder} {what}. Name a folder with AG News (CHAPTERLIB_AG_NEWS or "
-            f"source=..., best as an absolute path), seen from {Path.cwd()}."
-        )
-    hasher, size, count = hashlib.sha256(), 0, 0
-    for path in sorted(_files(folder)):
-        size, count = size + path.stat().st_size, count + 1
-        if size > MAX_BYTES or count > MAX_FILES:
-            raise DataError(
-                f"{folder} holds far more than AG News does. Name the folder with the "
-                "data itself."
-            )
-        name = path.relative_to(folder).as_posix().encode()
-        content = hashlib.sha256(path.read_bytes()).digest()
-        hasher.update(len(name).to_bytes(8, "little") + name + content)
-    return hasher.hexdigest()[:16]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the folder's files, without hidden ones; stop soon in a huge folder."""
-    found = 0
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            yield path
-            found += 1
-            if found > MAX_FILES:
-                return
-
-
-def _read(folder: Path, cache: Path) -> object:
-    """Read a folder with `datasets`, without leaving anything in its caches."""
-    try:
-        if any((folder / f).is_file() for f in ("dataset_dict.json", "state.json")):
-            return datasets.load_from_disk(str(folder), keep_in_memory=True)
-        with _scratch(cache) as scratch:
-            return datasets.load_dataset(
-                str(folder), cache_dir=str(scratch), keep_in_memory=True
-            )
-    except Exception as error:
-        # The library's message names no row: look at the raw tables for a better one.
-        for path in sorted(folder.rglob("*.parquet")):
-            split = "test" if "test" in path.name else "train"
-            try:
-                table = Dataset(pq.read_table(path))
-            except Exception:
-                continue
-            checked_split(table, split, str(path))
-        raise DataError(
-            f"{folder} can't be read as a dataset: {_first(error)}. It should hold "
-            "train and test as parquet files (data/train-*.parquet and so on) with the "
-            "columns 'text' and 'label', or what save_to_disk wrote."
-        ) from error
-
-
-def _copy(key: str, cache: Path, read: Callable[[], DatasetDict]) -> DatasetDict:
-    """Return the cached copy of this name, made by `read` where there is none."""
-    safe = re.sub(r"[^\w.-]", "_", key)
-    target = cache / "ag_news" / f"{COPY_VERSION}-{safe}"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not (target / "dataset_dict.json").is_file():
-                shutil.rmtree(target, ignore_errors=True)
-                with _scratch(cache) as scratch, _no_bars():
-                    read().save_to_disk(str(scratch / "copy"))
-                    (scratch / "copy").rename(target)
-    except OSError as error:
-        raise DataError(
-            f"The cache folder {cache} can't be used ({error}). Set CHAPTERLIB_CACHE "
-            "to a folder that you can write to."
-        ) from error
-    loaded = datasets.load_from_disk(str(target))
-    assert isinstance(loaded, DatasetDict)
-    return loaded
-
-
-@contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
-    """Give a folder beside the copies (the same disk: renames are atomic)."""
-    parent = cache / "ag_news"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=parent, prefix="scratch-", ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Hide the progress bars of `datasets`: this takes a moment only."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

@@ -1,8 +1,8 @@
-"""The rows that the book's records were measured on, found in any copy of AG News.
+"""Which rows: those of the book's records, balanced draws, and what rows these are.
 
-The rows themselves are not the project's to give away. ``results/rows/ag-news.json``
-holds a short digest of each, in order, and its label: enough to pick the same rows out
-of the full dataset. ``python -m chapterlib rows`` writes it anew.
+The records' rows are not the project's to give away: ``results/rows/ag-news.json``
+holds a digest and the label of each, in order, enough to find them in any copy of AG
+News. ``python -m chapterlib rows`` writes it anew.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import warnings
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +20,9 @@ from typing import Literal, TypedDict, cast
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from chapterlib.settings import get_settings
-from chapterlib.tasks.loading import (
-    BUILDER,
-    HUB_ID,
-    SAMPLE,
-    DataError,
-    Origin,
-    from_folder,
-    from_hub,
-)
+from chapterlib.settings import results_folder, shipped_folder
+from chapterlib.tasks.loading import BUILDER, DataError, Origin, as_splits
+from chapterlib.tasks.task import AG_NEWS
 
 
 class Manifest(TypedDict):
@@ -42,18 +33,7 @@ class Manifest(TypedDict):
 
 
 def row_key(text: str) -> str:
-    """Digest a text: the same for copies that differ in case, spaces or punctuation.
-
-    Returns
-    -------
-    str
-        The first 16 hex digits of the sha256 of its lower-cased letters and digits.
-
-    Examples
-    --------
-    >>> row_key("Oil, again!") == row_key("oil  again")
-    True
-    """
+    """Digest a text's letters and digits in 16 hex digits, whatever their case."""
     kept = "".join(c for c in text.lower() if c.isalnum())
     return hashlib.sha256(kept.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -71,8 +51,6 @@ def make_manifest(ds: DatasetDict) -> dict[str, Manifest]:
 
 def manifest_path() -> Path:
     """Where the manifest lies: beside the records of the checkout or the wheel."""
-    from chapterlib.settings import results_folder, shipped_folder
-
     name = Path("rows", "ag-news.json")
     chosen = results_folder() / name
     # A folder of the reader's own records need not have one.
@@ -82,24 +60,27 @@ def manifest_path() -> Path:
 def book_rows(
     ds: DatasetDict, manifest: dict[str, Manifest] | None = None
 ) -> DatasetDict:
-    """Take the rows of the book out of a dataset that holds them, in their order.
+    """Pick the rows of the book's records out of AG News, in the records' order.
 
     Parameters
     ----------
-    ds : DatasetDict
-        With the features of `data.load_ag_news`, say the full dataset from the Hub.
+    ds : datasets.DatasetDict
+        As `AG_NEWS.load` gives it. The sample holds none of the rows, and is returned
+        as it is.
     manifest : dict, optional
         As `make_manifest` gives it; by default that of the book's records.
 
     Returns
     -------
-    DatasetDict
+    datasets.DatasetDict
 
     Raises
     ------
     DataError
         If rows are missing, or there is no manifest.
     """
+    if _origin(ds)[0] == "sample":
+        return ds
     if manifest is None:
         path = manifest_path()
         if not path.is_file():
@@ -113,14 +94,12 @@ def book_rows(
         rows = ds[split]
         places: dict[tuple[str, int], deque[int]] = defaultdict(deque)
         # The same text may stand there twice, with two labels.
-        for place, (text, label) in enumerate(
-            zip(rows["text"], rows["label"], strict=True)
-        ):
+        pairs = zip(rows["text"], rows["label"], strict=True)
+        for place, (text, label) in enumerate(pairs):
             places[row_key(text), label].append(place)
         found, missing = [], 0
         for key, label in zip(wanted["keys"], wanted["labels"], strict=True):
-            left = places[key, int(label)]
-            if left:
+            if left := places[key, int(label)]:
                 found.append(left.popleft())
             else:
                 missing += 1
@@ -129,7 +108,7 @@ def book_rows(
                 f"{missing:,} of the {len(wanted['keys']):,} rows that the book's "
                 f"records were measured on are not in the split '{split}', which has "
                 f"{len(rows):,}: load the full dataset (120,000 and 7,600 rows), or "
-                'leave out rows="book"'
+                "leave out book_rows"
             )
         same = found == list(range(len(rows)))
         picked[split] = rows if same else rows.select(found)
@@ -141,96 +120,11 @@ def load_ag_news(
     *,
     rows: Literal["book"] | None = None,
 ) -> DatasetDict:
-    """Load AG News from a folder, from the Hub, or the shipped sample.
-
-    Parameters
-    ----------
-    source : str or path, optional
-        A folder, a Hub id (``"owner/name"``) or ``"sample"``. None: the setting
-        ``CHAPTERLIB_AG_NEWS``; where that is not set either, the Hub dataset
-        ``fancyzhx/ag_news``; and where the Hub can't be reached, the sample that
-        is shipped with the package, under a warning.
-    rows : "book", optional
-        Only the rows that the book's records were measured on, in their order,
-        picked out of a source that holds them (`bookrows.pick`). The sample, which
-        holds none of them, stays as it is. None: every row.
-
-    Returns
-    -------
-    datasets.DatasetDict
-        Splits ``train`` and ``test`` with the features ``text`` (str) and ``label``
-        (`ClassLabel` with `LABEL_NAMES`), in the order of the source.
-
-    Raises
-    ------
-    DataError
-        If a named source can't be read or has bad rows: what was asked for by name
-        is never replaced by something else; or if the book's rows are not there.
-    ValueError
-        If rows is neither None nor "book".
-
-    Warns
-    -----
-    UserWarning
-        Whenever the rows are the sample's.
-
-    Notes
-    -----
-    AG News: Zhang, Zhao and LeCun (2015), Character-level Convolutional Networks for
-    Text Classification, arXiv:1509.01626. A checked copy of the rows is kept under
-    ``CHAPTERLIB_CACHE``; a folder's copy is made anew when its content changes.
-    """
+    """Load AG News, and pick the book's rows where `rows` is "book"."""
     if rows not in (None, "book"):
         raise ValueError(f'rows is {rows!r}: give "book", or leave it out for all')
-    ds = _load(source)
-    if rows is None or describe(ds).is_sample:
-        return ds
-    return book_rows(ds)
-
-
-def _load(source: str | os.PathLike[str] | None) -> DatasetDict:
-    settings = get_settings()
-    token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    named = settings.ag_news if source is None else source
-    if named is None:
-        try:
-            return from_hub(HUB_ID, settings.cache, token)
-        except DataError as error:
-            reason = str(error)
-    elif (
-        str(named) == "sample" or Path(named).expanduser().resolve() == SAMPLE.resolve()
-    ):
-        reason = "It was asked for by name."
-    elif _is_hub_id(named):
-        return from_hub(str(named), settings.cache, token)
-    else:
-        return from_folder(Path(named).expanduser(), settings.cache)
-
-    warnings.warn(
-        f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
-        "describe a few hundred invented items. For the real rows connect to the "
-        f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
-        "CHAPTERLIB_AG_NEWS to its folder.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return from_folder(SAMPLE, settings.cache, "sample")
-
-
-def _is_hub_id(named: str | os.PathLike[str]) -> bool:
-    """Tell an id from a path; a name that fits neither is an error."""
-    if not isinstance(named, str) or Path(named).expanduser().is_dir():
-        return False
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
-        return True
-    if re.fullmatch(r"[\w-]+", named) and not Path(named).exists():
-        # `datasets` would look for a cached dataset of that short name, of whatever
-        # content: only full names are unambiguous.
-        raise DataError(
-            f"There is no folder '{named}' in {Path.cwd()}, and a Hub dataset needs "
-            f"its full name, as in '{HUB_ID}'. Name one of these, or 'sample'."
-        )
-    return False
+    ds = AG_NEWS.load(source)
+    return ds if rows is None else book_rows(ds)
 
 
 @dataclass(frozen=True)
@@ -240,9 +134,10 @@ class DataInfo:
     Attributes
     ----------
     origin : {"folder", "hub", "sample", "unknown"}
-        ``"unknown"`` for rows that did not come from `load_ag_news`.
+        ``"folder"`` for files of any place; ``"unknown"`` for rows that did not come
+        from `Task.load`.
     name : str
-        ``"AG News"``, ``"chapterlib sample"`` or ``"unknown"``.
+        That of the task, ``"chapterlib sample"`` or ``"unknown"``.
     rows : dict of str to int
         Rows of each split.
     fingerprint : str
@@ -262,8 +157,8 @@ class DataInfo:
     def _repr_html_(self) -> str:
         rows = ", ".join(f"{n:,} {escape(split)}" for split, n in self.rows.items())
         known = {
-            "folder": "AG News from a local folder",
-            "hub": "AG News from the Hugging Face Hub",
+            "folder": f"{escape(self.name)} from local files",
+            "hub": f"{escape(self.name)} from the Hugging Face Hub",
             "sample": "the sample shipped with chapterlib",
         }
         line = (
@@ -282,7 +177,7 @@ class DataInfo:
 
 
 def describe(ds: DatasetDict | Dataset) -> DataInfo:
-    """Tell where rows come from, how many there are, and their fingerprint.
+    """Tell where rows come from, how many there are, and their fingerprint in order.
 
     Parameters
     ----------
@@ -292,38 +187,44 @@ def describe(ds: DatasetDict | Dataset) -> DataInfo:
     Returns
     -------
     DataInfo
-        The fingerprint covers texts and labels of every split in order; storage
-        (chunks, files, index mappings) leaves it unchanged.
 
     Raises
     ------
     DataError
         If a column is missing.
     """
-    if isinstance(ds, Dataset):
-        ds = DatasetDict({str(ds.split or "rows"): ds})
-    infos = [rows.info for rows in ds.values()]
-    origins = {i.config_name if i.builder_name == BUILDER else "unknown" for i in infos}
-    # Splits of two origins are of none.
-    origin = cast(Origin, origins.pop() if len(origins) == 1 else "unknown")
+    ds = as_splits(ds)
+    origin, name = _origin(ds)
     hasher = hashlib.sha256()
     for split, rows in ds.items():
         hasher.update(f"{split}:{fingerprint(rows)};".encode())
     return DataInfo(
         origin=origin,
-        name="unknown" if origin == "unknown" else str(infos[0].dataset_name),
+        name=name,
         rows={str(split): rows.num_rows for split, rows in ds.items()},
         fingerprint=hasher.hexdigest()[:16],
     )
 
 
+def _origin(ds: DatasetDict) -> tuple[Origin, str]:
+    """Tell origin and name; those of splits that differ in one of them are unknown."""
+    infos = {
+        (rows.info.builder_name, rows.info.config_name, rows.info.dataset_name)
+        for rows in ds.values()
+    }
+    builder, origin, name = infos.pop()
+    if infos or builder != BUILDER:
+        return "unknown", "unknown"
+    return cast(Origin, origin), str(name)
+
+
 def fingerprint(dataset: Dataset) -> str:
-    """Return 16 hex digits of the texts and labels, in order.
+    """Digest texts and labels, in order, in 16 hex digits.
 
     Parameters
     ----------
     dataset : datasets.Dataset
-        Rows with `text` and `label`.
+        Rows with `text` and `label`; how they are stored does not matter.
 
     Returns
     -------

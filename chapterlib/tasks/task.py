@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from datasets import Dataset, DatasetDict
+
+from chapterlib.tasks import loading
 
 # What may stand around a label in a reply: quotes, emphasis, a full stop.
 AROUND = " \t\r\n\"'`*“”‘’.:"
@@ -41,6 +48,13 @@ class Label:
     said: str | None = None
     spellings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # Lists would make a task that can't be hashed, a str one of single letters.
+        for name in ("words", "spellings"):
+            given = getattr(self, name)
+            fixed = (given,) if isinstance(given, str) else tuple(given)
+            object.__setattr__(self, name, fixed)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -64,11 +78,14 @@ class Task:
         What a language model reads, with ``{text}`` once; its next words should tell
         the label. By default a sentence made of `kind` and `item`.
 
+    source : str, optional
+        The file, folder or Hub dataset that `load` reads where none is named.
+
     Raises
     ------
     ValueError
-        If there are fewer than two labels, two of one name or one without, or the
-        template has not one place for the text.
+        If there are fewer than two labels, one has no name, two share a spelling, or
+        the template has not one place for the text.
 
     Examples
     --------
@@ -87,6 +104,7 @@ class Task:
     text_column: str = "text"
     label_column: str = "label"
     template: str = ""
+    source: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         labels = tuple(Label(x) if isinstance(x, str) else x for x in self.labels)
@@ -96,15 +114,121 @@ class Task:
             object.__setattr__(self, "template", f"{{text}}\n{sentence}")
         names = [label.name for label in labels]
         if len(names) < 2 or not all(name.strip() for name in names):
-            raise ValueError(
-                f"the task {self.name!r} has the labels {names}: name at least two"
-            )
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"the task {self.name!r} has two labels named {', '.join(twice)}: "
-                "leave one out, or rename it"
-            )
+            raise ValueError(f"{self.name!r} has the labels {names}: name at least two")
+        owners: dict[str, int] = {}
+        for spelling, i in self._spellings:
+            if owners.setdefault(spelling, i) != i:
+                raise ValueError(
+                    f"the task {self.name!r} has two labels named {spelling!r}: leave "
+                    "one out, or rename it"
+                )
         check_template(self.template)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        text: str = "text",
+        label: str = "label",
+        *,
+        labels: Sequence[str | Label] | None = None,
+        name: str | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Make a task of a CSV file, or of another source that `load` reads from disk.
+
+        Parameters
+        ----------
+        path : str or path
+            Read for its labels now, and for its rows by `load`.
+        text, label : str
+            Names of the columns. All is read as text: "NA" and "1" are labels.
+        labels : sequence of str or Label, optional
+            By default those that occur, sorted (whole numbers by their value).
+        name : str, optional
+            By default the file's, or its folder's if that is only train or test.
+        **fields
+            Further fields of the task.
+
+        Raises
+        ------
+        DataError
+            If the file can't be read, or lacks the column.
+        """
+        path = Path(path).expanduser().resolve()
+        labels = loading.label_values(path, label) if labels is None else labels
+        stem = path.stem if path.stem not in ("train", "test") else path.parent.name
+        return cls(
+            name or stem,
+            tuple(labels),  # type: ignore[arg-type]  # __post_init__ makes Labels
+            text_column=text,
+            label_column=label,
+            source=str(path),
+            **fields,
+        )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        ds: Dataset | DatasetDict,
+        *,
+        text: str = "text",
+        label: str = "label",
+        name: str | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Make a task of loaded rows: their class names, or else the sorted labels.
+
+        The task does not keep the rows: ``task.load(ds)`` checks them. The name is by
+        default the dataset's; all else is as for `from_csv`.
+        """
+        first = ds if isinstance(ds, Dataset) else next(iter(ds.values()))
+        return cls(
+            name or first.info.dataset_name or "texts",
+            tuple(loading.label_values(ds, label)),  # type: ignore[arg-type]
+            text_column=text,
+            label_column=label,
+            **fields,
+        )
+
+    def load(self, source: loading.Source | None = None) -> DatasetDict:
+        """Read rows of this task and check each.
+
+        Parameters
+        ----------
+        source : str, path, datasets.Dataset or datasets.DatasetDict, optional
+            A file (CSV, TSV, JSON, JSON lines, parquet; the split is "test" if its
+            name begins so, else "train"); a folder with such files for each split, or
+            of `save_to_disk`; a Hub id (``"owner/name"``); or rows that are loaded.
+            By default the task's own source. That of AG News is the setting
+            ``CHAPTERLIB_AG_NEWS``, else the Hub's dataset, else, under a warning, the
+            sample shipped with the package, which is also named ``"sample"``.
+
+        Returns
+        -------
+        datasets.DatasetDict
+            The splits and rows in the order of the source, with the features ``text``
+            (str) and ``label`` (`ClassLabel` of `label_names`). Those of AG News are
+            always ``train`` and ``test``.
+
+        Raises
+        ------
+        DataError
+            If the source can't be read or lacks a column, a row has no text or an
+            unknown label, or the split train has no row of a label. The message names
+            the file, the split and the first bad row.
+        """
+        columns = self.text_column, self.label_column
+        form = loading.Form(self.name, *columns, self.label_names, self.parse)
+        if self.source == loading.HUB_ID:
+            return loading.load_ag_news(source, form)
+        source = self.source if source is None else source
+        if source is None:
+            raise loading.DataError(
+                f"the task {self.name!r} has no source of its own: name one, as in "
+                "task.load('rows.csv')"
+            )
+        return loading.load(source, form)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -158,10 +282,12 @@ class Task:
         """
         if len(text) > self._longest:
             return None
-        exact = self._exact.get(text.strip(AROUND).casefold())
-        return self._loose.get(normalized(text)) if exact is None else exact
+        for fold, ids in self._readings:
+            if (found := ids.get(fold(text))) is not None:
+                return found
+        return None
 
-    @cached_property
+    @property
     def _spellings(self) -> list[tuple[str, int]]:
         return [
             (spelling, i)
@@ -175,29 +301,29 @@ class Task:
         return 40 + max(len(spelling) for spelling, _ in self._spellings)
 
     @cached_property
-    def _exact(self) -> dict[str, int]:
-        return _unambiguous(
-            (spelling.strip(AROUND).casefold(), i) for spelling, i in self._spellings
-        )
+    def _readings(self) -> list[tuple[Callable[[str], str], dict[str, int]]]:
+        """Ways to read a label, from the strict to the loose, and what each tells."""
+        readings: list[tuple[Callable[[str], str], dict[str, int]]] = []
+        for fold in (str, _bare, normalized):
+            found: dict[str, set[int]] = {}
+            for spelling, i in self._spellings:
+                found.setdefault(fold(spelling), set()).add(i)
+            # What stands for two labels, or for nothing at all, tells neither.
+            ids = {s: min(i) for s, i in found.items() if s and len(i) == 1}
+            readings.append((fold, ids))
+        return readings
 
-    @cached_property
-    def _loose(self) -> dict[str, int]:
-        return _unambiguous((normalized(s), i) for s, i in self._spellings)
+
+def _bare(text: str) -> str:
+    return text.strip(AROUND).casefold()
 
 
 def normalized(text: str) -> str:
     """Return the lower-case words of a label, joined by spaces, without "and"."""
-    words = re.findall(r"[^\W_]+", text.lower().replace("&", " and "))
+    plain = unicodedata.normalize("NFKC", _bare(text)).replace("&", " and ")
+    # The minus of a number is no hyphen.
+    words = re.findall(r"(?<!\w)-\d+|[^\W_]+", plain)
     return " ".join(word for word in words if word != "and")
-
-
-def _unambiguous(spellings: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Keep the spellings that are not empty and stand for one label only."""
-    found: dict[str, set[int]] = {}
-    for spelling, i in spellings:
-        if spelling:
-            found.setdefault(spelling, set()).add(i)
-    return {s: ids.pop() for s, ids in found.items() if len(ids) == 1}
 
 
 def _plural(noun: str) -> str:
@@ -207,17 +333,7 @@ def _plural(noun: str) -> str:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse texts that no model can read.
-
-    Parameters
-    ----------
-    texts : sequence of str
-
-    Raises
-    ------
-    ValueError
-        If it is one str, or one of them is no str or empty; the message names the row.
-    """
+    """Refuse one str, and texts that no model can read; the message names the row."""
     if isinstance(texts, str):
         raise ValueError("texts is one str: hand over a list of them")
     for row, text in enumerate(texts):
@@ -229,12 +345,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def check_template(template: str, max_length: int = 1) -> None:
-    """Refuse a template without its one place for the text, or a length below 1.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a template without its one place for the text, or a length below 1."""
     if template.count("{text}") != 1:
         raise ValueError(f"the template {template!r} must hold {{text}} exactly once")
     if max_length < 1:
@@ -244,24 +355,9 @@ def check_template(template: str, max_length: int = 1) -> None:
 def check_labels(
     texts: Sequence[str], labels: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Check the labels of a training set.
+    """Check labels [n], one a text, that they are class ids of two classes or more.
 
-    Parameters
-    ----------
-    texts : sequence of str, length n
-    labels : sequence of int, length n
-
-    Returns
-    -------
-    classes : ndarray [k]
-        The class ids that occur, in rising order.
-    targets : ndarray [n]
-        Each row's place among them.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, a label is missing, or all are of one class.
+    Gives the ids that occur [k], in rising order, and each row's place [n] among them.
     """
     truth = np.asarray(labels)
     if truth.shape != (len(texts),):
@@ -274,9 +370,7 @@ def check_labels(
     return classes.astype(np.int64), targets.astype(np.int64)
 
 
-LABEL_NAMES = ("World", "Sports", "Business", "Sci/Tech")
-
-
+# Zhang, Zhao, LeCun (2015), Character-level Convolutional Networks, arXiv:1509.01626
 AG_NEWS = Task(
     "AG News",
     (
@@ -298,6 +392,7 @@ AG_NEWS = Task(
     ),
     item="article",
     kind="news",
+    source=loading.HUB_ID,
 )
 LABEL_NAMES = AG_NEWS.label_names
 LABELS = AG_NEWS.said
