@@ -1,4 +1,4 @@
-"""Figures with lines: accuracy by labels and by layer, intervals by test rows."""
+"""Figures with lines: accuracy by labels, layer and confidence; losses; intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import (
     FixedLocator,
-    FuncFormatter,
     MaxNLocator,
     NullLocator,
     PercentFormatter,
@@ -43,31 +42,18 @@ def learning_curve(
     Parameters
     ----------
     curves : DataFrame
-        `method` (slug), `labels`, `accuracy`; `low` and `high` for the band, `title`
-        to tell variants of one method apart, as in `records.table()`. Rows with NaN in
-        one of the first three are left out. A method seen with 0 labels only is a
-        dashed line across, since 0 has no place on a log scale.
+        `method`, `labels`, `accuracy`; `low` and `high` for the band, `title` to tell
+        variants of one method apart, as in `records.table()`. Rows with NaN in one of
+        the first three are left out. A method seen with 0 labels only is a dashed line
+        across, since 0 has no place on a log scale.
     x_label : str
         What `labels` counts.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row is complete.
     """
     rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
     ax = new_axes(ax, title)
     counts = sorted(set(rows["labels"]) - {0})
     ends = []
-    names = _line_names(rows)
+    names = short_names(rows["method"], rows.get("title"))
     seen: list[Style] = []
     for method, all_rows in rows.groupby("method", sort=False):
         look, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
@@ -87,7 +73,7 @@ def learning_curve(
         ends.append((float(some["accuracy"].iloc[-1]), name, look.color))
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
     if len(counts) < 2:
         middle = counts[0] if counts else 1
@@ -100,10 +86,7 @@ def learning_curve(
 
 @styled
 def layer_curve(
-    scores: pd.DataFrame,
-    *,
-    ax: Axes | None = None,
-    title: str = "Accuracy by layer",
+    scores: pd.DataFrame, *, ax: Axes | None = None, title: str = "Accuracy by layer"
 ) -> Axes:
     """Draw how well each layer's states serve, a line a pooling.
 
@@ -111,17 +94,6 @@ def layer_curve(
     ----------
     scores : DataFrame
         `layer`, `pooling`, `accuracy`; `low` and `high` for a band.
-    ax, title
-        As in `learning_curve`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row is complete.
     """
     rows = require_columns(scores, "layer", "pooling", "accuracy").sort_values("layer")
     ax = new_axes(ax, title)
@@ -159,17 +131,6 @@ def interval_widths(
         Accuracies, a line each.
     level : float
         Confidence level.
-    ax, title
-        As in `learning_curve`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a number of rows is below 1, or a share is not within 0 … 1.
     """
     if not len(rows) or min(rows) < 1 or not all(0 <= p <= 1 for p in shares):
         raise ValueError(f"rows={rows}, shares={shares}: give counts and shares.")
@@ -186,7 +147,7 @@ def interval_widths(
     for axis, ticks in ((ax.xaxis, list(rows)), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
         axis.set_minor_locator(NullLocator())
         axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+        axis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y")
     label_ends(ax, ends)
     ax.set_xlabel("test rows (log scale)")
@@ -194,18 +155,6 @@ def interval_widths(
         f"width of the {100 * level:g}% interval\n(percentage points, log scale)"
     )
     return ax
-
-
-def _line_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Names for the ends of lines: the short one where no two methods share it."""
-    methods = [str(method) for method in rows["method"].unique()]
-    short = {method: method_style(method).label for method in methods}
-    if "title" not in rows:
-        titles = {method: method for method in methods}
-    else:
-        titles = dict(zip(rows["method"], rows["title"], strict=True))
-    shared = {name for name in short.values() if list(short.values()).count(name) > 1}
-    return {m: titles[m] if short[m] in shared else short[m] for m in methods}
 
 
 def _line(ax: Axes, rows: pd.DataFrame, x: str, look: Style, **how: Any) -> None:
@@ -253,19 +202,6 @@ def loss_curve(
     smooth : int
         Logged losses that a point of the line averages, itself and those before it;
         the losses themselves stand behind it, faint.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no run, or one without a logged loss.
     """
     if not histories:
         raise ValueError("histories is empty: give the history_ of at least one run")
@@ -283,14 +219,8 @@ def loss_curve(
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            ax.plot(
-                held["epoch"],
-                held["eval_loss"],
-                color=look.color,
-                marker=look.marker,
-                linestyle="none",
-                markersize=8,
-            )
+            dots = {"color": look.color, "marker": look.marker, "linestyle": "none"}
+            ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
         ends.append((float(mean.iloc[-1]), name, look.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
     ax.set_ylabel("cross-entropy (nats a row)")
@@ -321,19 +251,6 @@ def reliability_diagram(
     least_rows : int
         A bin with fewer rows is not drawn: its accuracy says little. The error in
         the label counts every bin.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If no bin has `least_rows` rows.
     """
     if isinstance(results, Reliability):
         results = {"": results}
@@ -347,10 +264,7 @@ def reliability_diagram(
             f"No bin holds least_rows={least_rows} rows: lower it, or answer more."
         )
     ax = new_axes(ax, title, size=(6.2, 4.4))
-    start = min(
-        min(bins["confidence"].min(), bins["accuracy"].min())
-        for bins in filled.values()
-    )
+    start = pd.concat(filled)[["confidence", "accuracy"]].to_numpy().min()
     start = max(np.floor(10 * start - 0.5) / 10, 0.0)
     ax.plot([start, 1], [start, 1], color="#767676", linestyle="--", lw=1.2, zorder=0)
     short = short_names(filled)
@@ -358,19 +272,12 @@ def reliability_diagram(
     for slug, bins in filled.items():
         look = method_style(slug)
         color = look.color if slug else method_style("probe").color
-        for x, right, n in bins[["confidence", "right", "rows"]].to_numpy():
-            ax.vlines(
-                x, *wilson(int(right), int(n), level), color=color, alpha=0.3, lw=3
-            )
-        ax.plot(bins["confidence"], bins["accuracy"], color=color, lw=1.5)
-        ax.scatter(
-            bins["confidence"],
-            bins["accuracy"],
-            s=18 + 120 * bins["rows"] / bins["rows"].sum(),
-            color=color,
-            marker=look.marker if slug else "o",
-            zorder=3,
-        )
+        x, y, n = bins["confidence"], bins["accuracy"], bins["rows"]
+        for place, *counts in zip(x, bins["right"], n, strict=True):
+            ax.vlines(place, *wilson(*counts, level), color=color, alpha=0.3, lw=3)
+        ax.plot(x, y, color=color, lw=1.5)
+        marker, sizes = look.marker if slug else "o", 18 + 120 * n / n.sum()
+        ax.scatter(x, y, s=sizes, color=color, marker=marker, zorder=3)
         error = f"{results[slug].error:.3f}"
         name = f"{short[slug]} ({error})" if slug else f"error {error}"
         # At the very top, a pile of names would run into the title.
@@ -403,17 +310,6 @@ def abstention_lines(
         Of `metrics.abstention_curve`, with slugs of methods as names.
     least_rows : int
         A line begins where it rests on so many rows: before, it says little.
-    ax, title
-        As in `reliability_diagram`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or no curve reaches `least_rows`.
     """
     kept = {}
     for slug, curve in curves.items():
@@ -433,13 +329,8 @@ def abstention_lines(
         # Markers at equal distances, however the thresholds lie.
         near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
         marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
-        ax.plot(
-            rows["coverage"],
-            rows["accuracy"],
-            color=look.color,
-            marker=look.marker,
-            markevery=marked,
-        )
+        how = {"color": look.color, "marker": look.marker, "markevery": marked}
+        ax.plot(rows["coverage"], rows["accuracy"], **how)
         ends.append((float(rows["accuracy"].iloc[-1]), short[slug], look.color))
     ax.set_xlim(0, 1.01)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
