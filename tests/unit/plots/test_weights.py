@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,16 +10,7 @@ from matplotlib.axes import Axes
 
 from chapterlib.plots import weights as weight_plots
 
-
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def written(ax: Axes) -> list[str]:
-    """Return the texts within the axes, as they are read."""
-    return [text.get_text() for text in ax.texts]
+from .checks import follows_the_rules, written
 
 
 def legend(ax: Axes) -> list[str]:
@@ -152,14 +137,25 @@ def test_losses_are_measured_by_the_first() -> None:
             weight_plots.loss_bars(losses)
 
 
-def test_figures_can_be_drawn_into_given_axes() -> None:
-    _, axes = plt.subplots(2, 2)
-    frame = pd.DataFrame({"weights": [1.0]}, index=["a"])
-    drawn = (
-        weight_plots.bit_layout(ax=axes[0, 0]),
-        weight_plots.error_curve(points(), ax=axes[0, 1]),
-        weight_plots.spectrum({"a": [2.0, 1.0]}, ax=axes[1, 0]),
-        weight_plots.memory_bars(frame, ax=axes[1, 1]),
-    )
-    assert list(drawn) == list(axes.flat)
-    assert all(ax.get_title() for ax in drawn)
+CASES = {
+    "error": (weight_plots.error_curve, points()),
+    "levels": (weight_plots.weight_levels, np.linspace(-1, 1, 99) ** 3, [-1, 0, 1]),
+    "spectrum": (weight_plots.spectrum, {"a": [2.0, 1.0]}),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_figures_of_weights_follow_the_rules(case) -> None:
+    follows_the_rules(*case)
+
+
+def test_bars_of_memory_and_loss_follow_the_rules() -> None:
+    frame = pd.DataFrame({"weights": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
+    follows_the_rules(weight_plots.memory_bars, frame, names_on_y=True)
+    follows_the_rules(weight_plots.loss_bars, {"a": 1, "b": 2.0}, names_on_y=True)
+
+
+def test_bits_can_be_drawn_into_given_axes() -> None:
+    _, ax = plt.subplots()
+    assert weight_plots.bit_layout(ax=ax) is ax
+    assert ax.get_title()
