@@ -227,7 +227,7 @@ def confusion(
     ----------
     counts : Evaluation or array-like of int, shape (classes, classes or classes + 1)
         Rows are true classes; a last column more counts rows without an answer, and
-        is drawn only where there are such.
+        is drawn only where there are such. Beyond twelve classes colors stand alone.
     label_names : sequence of str, optional
         An `Evaluation` brings its own.
     """
@@ -250,15 +250,17 @@ def confusion(
     matrix = matrix[:, : len(columns)]
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(totals, 1)
-    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k))
+    few = k <= 12
+    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k if few else 7))
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (i, j), share in np.ndenumerate(shares):
+    for (i, j), share in np.ndenumerate(shares) if few else ():
         text = f"{matrix[i, j]:,}\n{share:.1%}" if totals[i, 0] else "–"
         color = "white" if share > 0.55 else "#222222"
         ax.text(j, i, text, ha="center", va="center", color=color, fontsize=10)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(k), names)
-    ax.tick_params(length=0)
+    ax.tick_params(length=0, labelsize=10 if few else min(10, 340 / k))
+    ax.tick_params(axis="x", rotation=0 if k <= 6 else 90)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="predicted class", ylabel="true class")
     return ax

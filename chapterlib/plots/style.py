@@ -248,6 +248,10 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 DIRECTIONS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
 DIRECTIONS += [(2, 1), (2, -1), (-2, 1), (-2, -1), (1, 2), (1, -2), (-1, 2), (-1, -2)]
 DISTANCES = (8, 17, 28, 41, 56, 73)
+# Of shape (distances, directions, 2), in points.
+STEPS = np.multiply.outer(
+    DISTANCES, DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1)[:, None]
+)
 # From here on a line leads from the name to its point.
 FAR = 17
 
@@ -294,27 +298,20 @@ def label_points(
     order = np.argsort(np.sort(distance, axis=1)[:, 1 : 1 + min(2, len(at))].sum(1))
     for i in order:
         letters = {"color": ink(colors[i]), "fontsize": size, "path_effects": halo}
-        text = note(
-            ax, names[i], points[i], (0, 0), ha="center", va="center", **letters
-        )
+        letters |= {"ha": "center", "va": "center"}
+        text = note(ax, names[i], points[i], (0, 0), **letters)
         box = text.get_window_extent()
         half = np.array([box.width, box.height]) / 2
         others = np.delete(taken, i, axis=0)
-        best, least = np.zeros(2), np.inf
-        for far in DISTANCES:
-            for direction in DIRECTIONS:
-                step = np.array(direction, dtype=float)
-                step /= np.linalg.norm(step)
-                # The nearer edge of the name, not its middle, keeps the distance.
-                move = step * far * scale + np.sign(direction) * half
-                # A little more than its own size: a title of two lines moves it.
-                low, high = at[i] + move - half - scale, at[i] + move + half + scale
-                place = np.hstack([low, high])
-                outside = (high - low).prod() - _overlap(place, room[None])[0]
-                cost = 3 * _overlap(place, others).sum() + 9 * outside
-                cost += 0.5 * far * scale
-                if cost < least:
-                    best, least = move, cost
+        # The nearer edge of the name, not its middle, keeps the distance.
+        moves = (scale * STEPS + np.sign(STEPS) * half).reshape(-1, 2)
+        # A little more than its own size: a title of two lines moves it.
+        low, high = at[i] + moves - half - scale, at[i] + moves + half + scale
+        places = np.hstack([low, high])
+        outside = (high - low).prod(axis=1) - _overlap(places, room[None])[:, 0]
+        covered = _overlap(places, others).sum(axis=1)
+        far = 0.5 * scale * np.repeat(DISTANCES, len(DIRECTIONS))
+        best = moves[np.argmin(3 * covered + 9 * outside + far)]
         text.xyann = tuple(best / scale)
         place = np.hstack([at[i] + best - half, at[i] + best + half])
         taken = np.vstack([taken, place])
@@ -338,12 +335,12 @@ def _along(
 
 
 def _overlap(
-    box: NDArray[np.float64], others: NDArray[np.float64]
+    boxes: NDArray[np.float64], others: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Area that a box shares with each of some others."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[2:], others[:, 2:])
-    return np.maximum(high - low, 0).prod(axis=1)
+    """Area that each of n boxes shares with each of m others, of shape (n, m)."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return np.maximum(high - low, 0).prod(axis=2)
 
 
 @styled

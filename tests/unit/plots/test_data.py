@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from chapterlib.plots import data
 from .checks import follows_the_rules, written
 
 NAMES = ("red", "green", "blue", "dark/light")
+MANY = [f"class {i}" for i in range(77)]
 LENGTHS = {"train": [30, 40, 50, np.nan, 300], "test": [35, 45]}
 FRAME = pd.DataFrame({"train": [10, 20], "test": [5, np.nan]}, index=["a", "b"])
 
@@ -37,7 +40,7 @@ OTHERS = {
     "projection: one": (data.projection, points(1), [2], NAMES),
     "confusion": (data.confusion, np.eye(4, 5, dtype=int), NAMES),
     "confusion: one class": (data.confusion, [[3]], ["a"]),
-    "confusion: ten classes": (data.confusion, np.eye(10, 11, dtype=int)),
+    "confusion: 77 classes": (data.confusion, np.eye(77, dtype=int), MANY),
 }
 
 
@@ -89,6 +92,15 @@ def test_a_class_without_rows_has_no_shares():
         "–",
         "–",
     ]
+
+
+def test_many_classes_are_colors_without_numbers():
+    ax = data.confusion(np.eye(77, dtype=int), MANY)
+    assert not ax.texts
+    assert [label.get_text() for label in ax.get_yticklabels()] == MANY
+    ax.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
 
 
 @pytest.mark.parametrize(

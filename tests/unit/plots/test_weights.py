@@ -149,9 +149,12 @@ def test_figures_of_weights_follow_the_rules(case) -> None:
     follows_the_rules(*case)
 
 
-def test_bars_of_memory_and_loss_follow_the_rules() -> None:
+def test_bars_of_memory_follow_the_rules() -> None:
     frame = pd.DataFrame({"weights": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
     follows_the_rules(weight_plots.memory_bars, frame, names_on_y=True)
+
+
+def test_bars_of_losses_follow_the_rules() -> None:
     follows_the_rules(weight_plots.loss_bars, {"a": 1, "b": 2.0}, names_on_y=True)
 
 
