@@ -274,16 +274,11 @@ def evaluate(
         )
     confusion = table[:-1]
     confusion.setflags(write=False)
-    per_class = pd.DataFrame(
-        {
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "rows": confusion.sum(axis=1),
-            "predicted": confusion[:, :-1].sum(axis=0),
-            "no_answer": confusion[:, -1],
-        },
-        index=pd.Index(names, name="class"),
+    scores = {"precision": precision, "recall": recall, "f1": f1}
+    per_class = pd.DataFrame(scores, index=pd.Index(names, name="class")).assign(
+        rows=confusion.sum(axis=1),
+        predicted=confusion[:, :-1].sum(axis=0),
+        no_answer=confusion[:, -1],
     )
     n, answered, correct = len(true), int((pred >= 0).sum()), int((true == pred).sum())
     return Evaluation(

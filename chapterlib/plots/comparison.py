@@ -114,15 +114,15 @@ def leads_by_draw(
         at = rows[rows["labels"] == budget]
         here = [slug for slug in slugs if slug in set(at["method"])]
         for i, slug in enumerate(here):
-            look = method_style(slug)
+            style = method_style(slug)
             points = at.loc[at["method"] == slug, "points"].to_numpy(float)
             x = place + STEP * (i - (len(here) - 1) / 2)
             bar = x - 0.35 * STEP, x + 0.35 * STEP
-            ax.hlines(points.mean(), *bar, color=look.color, lw=3)
+            ax.hlines(points.mean(), *bar, color=style.color, lw=3)
             marks = np.full(len(points), x)
-            ax.plot(marks, points, look.marker, color=look.color, alpha=0.65)
-    for look in map(method_style, slugs):
-        ax.plot([], [], look.marker, color=look.color, label=look.label)
+            ax.plot(marks, points, style.marker, color=style.color, alpha=0.65)
+    for style in map(method_style, slugs):
+        ax.plot([], [], style.marker, color=style.color, label=style.label)
     ax.set_xticks(range(len(budgets)), [f"{n:,}" for n in budgets])
     ax.set_xlim(-0.5, len(budgets) - 0.5)
     ax.tick_params(axis="x", length=0)
@@ -139,17 +139,9 @@ def stars(p: float) -> str:
 
 
 def pareto_front(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which choices no other one beats: none is as good for less, or better.
+    """Tell which of n choices no other one beats: none is as good for less, or better.
 
-    Parameters
-    ----------
-    cost, value : array-like of float, shape (n,)
-        Less of the one and more of the other is better.
-
-    Returns
-    -------
-    array of bool, shape (n,)
-        Of two that are alike in both, both are on the front.
+    Both are of shape (n,), as is the answer; of two that are alike, both are on it.
     """
     costs, values = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
     if costs.shape != values.shape or costs.ndim != 1:
@@ -195,13 +187,13 @@ def accuracy_against(
         )
     ax = new_axes(ax, title, size=(6.2, 4.4))
     slugs = [str(slug) for slug in rows["method"]]
-    looks = [method_style(slug) for slug in slugs]
+    styles = [method_style(slug) for slug in slugs]
     if {"low", "high"} <= set(rows):
         bounds = rows[["low", "high"]].to_numpy(float)
-        for place, bound, look in zip(x, bounds, looks, strict=True):
-            ax.vlines(place, *bound, color=look.color, alpha=0.35, lw=4)
-    for place, height, look in zip(x, y, looks, strict=True):
-        ax.plot(place, height, look.marker, color=look.color, markersize=8)
+        for place, bound, style in zip(x, bounds, styles, strict=True):
+            ax.vlines(place, *bound, color=style.color, alpha=0.35, lw=4)
+    for place, height, style in zip(x, y, styles, strict=True):
+        ax.plot(place, height, style.marker, color=style.color, markersize=8)
     ax.set_xscale("log")
     # How far the axis goes on beyond its outermost points.
     more = max(float(x.max() / x.min()) ** 0.12, 1.5)
@@ -217,7 +209,7 @@ def accuracy_against(
     _plain_numbers(ax, "x")
     short = short_names(slugs, rows.get("title"))
     names = rows["label"].astype(str) if "label" in rows else map(short.get, slugs)
-    points, colors = list(zip(x, y, strict=True)), [look.color for look in looks]
+    points, colors = list(zip(x, y, strict=True)), [style.color for style in styles]
     label_points(ax, points, list(names), colors, lines=corners)
     return ax
 
@@ -342,15 +334,15 @@ def ladder(
     # On the right, room for the number beside the bar.
     ax.set_xlim(max(start, above["low"].min() - 2 * pad), above["high"].max() + 5 * pad)
     for y, rung in enumerate(rungs):
-        look, place = method_style(rung["method"]), rung["high"]
+        style, place = method_style(rung["method"]), rung["high"]
         if rung["accuracy"] > start:
             bounds = [rung["low"], rung["high"]]
-            ax.plot(bounds, [y, y], color=look.color, linewidth=5, alpha=0.35)
-            ax.plot(rung["accuracy"], y, look.marker, color=look.color, markersize=7)
+            ax.plot(bounds, [y, y], color=style.color, linewidth=5, alpha=0.35)
+            ax.plot(rung["accuracy"], y, style.marker, color=style.color, markersize=7)
         else:
             place = ax.get_xlim()[0]
-            ax.plot(place, y, marker=CARETLEFT, color=look.color, markersize=9)
-        how = {"color": ink(look.color), "fontweight": "bold"}
+            ax.plot(place, y, marker=CARETLEFT, color=style.color, markersize=9)
+        how = {"color": ink(style.color), "fontweight": "bold"}
         note(ax, f"{rung['accuracy']:.3f}", (place, y), (10, 0), va="center", **how)
     ax.set_yticks(range(len(rungs)), [_rung(rung) for rung in rungs])
     ax.set_ylim(len(rungs) - 0.4, -0.6)

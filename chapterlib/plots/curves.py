@@ -56,21 +56,21 @@ def learning_curve(
     names = short_names(rows["method"], rows.get("title"))
     seen: list[Style] = []
     for method, all_rows in rows.groupby("method", sort=False):
-        look, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
+        style, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
         # Two variants of one method share its color and marker, not the dashes.
-        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(look), 2)]
-        seen.append(look)
+        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(style), 2)]
+        seen.append(style)
         name = names[str(method)]
         if some.empty:
             last = all_rows.iloc[-1]
-            ax.axhline(last["accuracy"], color=look.color, linestyle="--", lw=1.5)
+            ax.axhline(last["accuracy"], color=style.color, linestyle="--", lw=1.5)
             if {"low", "high"} <= set(all_rows):
                 band = last["low"], last["high"]
-                ax.axhspan(*band, color=look.color, alpha=0.12, linewidth=0)
-            ends.append((float(last["accuracy"]), f"{name} (no labels)", look.color))
+                ax.axhspan(*band, color=style.color, alpha=0.12, linewidth=0)
+            ends.append((float(last["accuracy"]), f"{name} (no labels)", style.color))
             continue
-        _line(ax, some, "labels", look, linestyle=dashes)
-        ends.append((float(some["accuracy"].iloc[-1]), name, look.color))
+        _line(ax, some, "labels", style, linestyle=dashes)
+        ends.append((float(some["accuracy"].iloc[-1]), name, style.color))
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
     ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -99,12 +99,12 @@ def layer_curve(
     ax = new_axes(ax, title)
     ends = []
     for i, (pooling, some) in enumerate(rows.groupby("pooling", sort=True)):
-        look = class_style(i)
-        _line(ax, some, "layer", look, markersize=4)
+        style = class_style(i)
+        _line(ax, some, "layer", style, markersize=4)
         best = int(some["accuracy"].argmax())
         x, y = some["layer"].iloc[best], some["accuracy"].iloc[best]
-        ax.plot([x], [y], "o", ms=13, mfc="none", mec=look.color)
-        ends.append((float(some["accuracy"].iloc[-1]), str(pooling), look.color))
+        ax.plot([x], [y], "o", ms=13, mfc="none", mec=style.color)
+        ends.append((float(some["accuracy"].iloc[-1]), str(pooling), style.color))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _accuracy_axis(ax)
     ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
@@ -137,11 +137,11 @@ def interval_widths(
     ax = new_axes(ax, title)
     ends = []
     for i, share in enumerate(shares):
-        look = class_style(i)
+        style = class_style(i)
         bounds = [wilson(round(share * n), n, level) for n in rows]
         widths = [100 * (high - low) for low, high in bounds]
-        ax.plot(rows, widths, color=look.color, marker=look.marker)
-        ends.append((widths[-1], f"{share:.0%} right", look.color))
+        ax.plot(rows, widths, color=style.color, marker=style.marker)
+        ends.append((widths[-1], f"{share:.0%} right", style.color))
     # On two log scales the lines are straight: four times the rows, half the width.
     ax.set(xscale="log", yscale="log")
     for axis, ticks in ((ax.xaxis, list(rows)), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
@@ -157,9 +157,9 @@ def interval_widths(
     return ax
 
 
-def _line(ax: Axes, rows: pd.DataFrame, x: str, look: Style, **how: Any) -> None:
-    color = look.color
-    ax.plot(rows[x], rows["accuracy"], color=color, marker=look.marker, **how)
+def _line(ax: Axes, rows: pd.DataFrame, x: str, style: Style, **how: Any) -> None:
+    color = style.color
+    ax.plot(rows[x], rows["accuracy"], color=color, marker=style.marker, **how)
     if {"low", "high"} <= set(rows):
         low, high = (rows[name].astype(float) for name in ("low", "high"))
         if len(rows) > 1:
@@ -211,17 +211,17 @@ def loss_curve(
         rows = pd.DataFrame([dict(row) for row in history])
         if "loss" not in rows or rows["loss"].isna().all():
             raise ValueError(f"the history of {name!r} holds no loss: fit it first")
-        look = class_style(number)
+        style = class_style(number)
         logged = rows.dropna(subset=["loss"])
         mean = logged["loss"].rolling(smooth, min_periods=1).mean()
-        ax.plot(logged["epoch"], logged["loss"], color=look.color, alpha=0.25, lw=1)
-        ax.plot(logged["epoch"], mean, color=look.color)
+        ax.plot(logged["epoch"], logged["loss"], color=style.color, alpha=0.25, lw=1)
+        ax.plot(logged["epoch"], mean, color=style.color)
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            dots = {"color": look.color, "marker": look.marker, "linestyle": "none"}
+            dots = {"color": style.color, "marker": style.marker, "linestyle": "none"}
             ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
-        ends.append((float(mean.iloc[-1]), name, look.color))
+        ends.append((float(mean.iloc[-1]), name, style.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
     ax.set_ylabel("cross-entropy (nats a row)")
     ax.set_ylim(bottom=0)
@@ -270,13 +270,13 @@ def reliability_diagram(
     short = short_names(filled)
     ends = []
     for slug, bins in filled.items():
-        look = method_style(slug)
-        color = look.color if slug else method_style("probe").color
+        style = method_style(slug)
+        color = style.color if slug else method_style("probe").color
         x, y, n = bins["confidence"], bins["accuracy"], bins["rows"]
         for place, *counts in zip(x, bins["right"], n, strict=True):
             ax.vlines(place, *wilson(*counts, level), color=color, alpha=0.3, lw=3)
         ax.plot(x, y, color=color, lw=1.5)
-        marker, sizes = look.marker if slug else "o", 18 + 120 * n / n.sum()
+        marker, sizes = style.marker if slug else "o", 18 + 120 * n / n.sum()
         ax.scatter(x, y, s=sizes, color=color, marker=marker, zorder=3)
         error = f"{results[slug].error:.3f}"
         name = f"{short[slug]} ({error})" if slug else f"error {error}"
@@ -325,13 +325,13 @@ def abstention_lines(
     short = short_names(kept)
     ends = []
     for slug, rows in kept.items():
-        look = method_style(slug)
+        style = method_style(slug)
         # Markers at equal distances, however the thresholds lie.
         near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
         marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
-        how = {"color": look.color, "marker": look.marker, "markevery": marked}
+        how = {"color": style.color, "marker": style.marker, "markevery": marked}
         ax.plot(rows["coverage"], rows["accuracy"], **how)
-        ends.append((float(rows["accuracy"].iloc[-1]), short[slug], look.color))
+        ends.append((float(rows["accuracy"].iloc[-1]), short[slug], style.color))
     ax.set_xlim(0, 1.01)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
     ax.xaxis.set_major_formatter(PercentFormatter(1))

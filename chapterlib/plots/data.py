@@ -89,9 +89,9 @@ def length_histogram(
     width = max(1, round(end / 40))
     edges = np.arange(0, end + width, width)
     for i, (name, some) in enumerate(known.items()):
-        look = class_style(i)
+        style = class_style(i)
         weights = np.full(some.size, 1 / some.size)
-        kind: dict[str, Any] = {"bins": edges, "weights": weights, "color": look.color}
+        kind: dict[str, Any] = {"bins": edges, "weights": weights, "color": style.color}
         if i == 0:
             ax.hist(some, histtype="stepfilled", alpha=0.15, **kind)
         dash = "-" if i == 0 else "--"
@@ -151,9 +151,9 @@ def projection(
     order = np.random.default_rng(0).permutation(len(xy))
     for layer in np.array_split(order, min(8, len(xy))):
         for i in range(len(label_names)):
-            look = class_style(i)
+            style = class_style(i)
             some = xy[layer[ids[layer] == i]]
-            how = {"color": look.color, "marker": look.marker, "linewidths": 0}
+            how = {"color": style.color, "marker": style.marker, "linewidths": 0}
             ax.scatter(*some.T, s=22, alpha=alpha, **how)
     letters = {"fontsize": 13, "fontweight": "bold", "ha": "center", "va": "center"}
     halo = [patheffects.withStroke(linewidth=4, foreground="white")]
@@ -192,16 +192,16 @@ def _bars(
     ax = new_axes(ax, title, size=(6.2, tall))
     height = 0.8 / len(columns)
     for j, column in enumerate(columns):
-        look = class_style(j)
+        style = class_style(j)
         places = np.arange(len(names)) + (j - (len(columns) - 1) / 2) * height
         values = frame[column].fillna(0)
-        bars = ax.barh(places, values, 0.9 * height, color=look.color, label=column)
+        bars = ax.barh(places, values, 0.9 * height, color=style.color, label=column)
         missing = frame[column].isna()
         texts = [
             "no value" if gone else f"{form(value)} {column}".rstrip()
             for value, gone in zip(values, missing, strict=True)
         ]
-        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(look.color))
+        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(style.color))
     ax.set_yticks(np.arange(len(names)), names)
     ax.invert_yaxis()
     ax.spines["left"].set_visible(False)

@@ -210,13 +210,11 @@ def note(
     return ax.annotate(text, at, xytext=move, textcoords="offset points", **how)
 
 
-def label_ends(
-    ax: Axes, ends: Iterable[tuple[float, str, str]], *, size: float = 10
-) -> None:
+def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
     """Write names at the right edge of the axes, beside the ends of their lines.
 
     `ends` holds the height of each in data units, its name and its color; the axes
-    must have their final limits. Letters have `size` points.
+    must have their final limits.
     """
     box = ax.get_window_extent()
     ends = sorted(ends)
@@ -224,9 +222,10 @@ def label_ends(
         (ax.transData.transform((ax.get_xlim()[1], y))[1] - box.y0) / box.height
         for y, _, _ in ends
     ]
-    gap = 1.25 * size * ax.figure.dpi / 72 / box.height
+    # A quarter more than the letters' 10 points.
+    gap = 12.5 * ax.figure.dpi / 72 / box.height
     for (_, text, color), top in zip(ends, spread(tops, gap), strict=True):
-        letters = {"color": ink(color), "fontsize": size, "annotation_clip": False}
+        letters = {"color": ink(color), "fontsize": 10, "annotation_clip": False}
         at = "axes fraction"
         note(ax, text, (1, top), (6, 0), xycoords=at, va="center", **letters)
 
@@ -277,12 +276,11 @@ def label_points(
     colors: Sequence[str],
     *,
     lines: Sequence[tuple[float, float]] = (),
-    size: float = 9.5,
 ) -> None:
     """Write a name beside each point, clear of the others as far as there is room.
 
     Points, and the corners of a line that names should not cross, are in data units;
-    the axes must have their final limits and scales. Letters have `size` points.
+    the axes must have their final limits and scales.
     """
     figure = ax.figure
     # Only the layout tells how large the axes are.
@@ -297,7 +295,7 @@ def label_points(
     distance = np.linalg.norm(at[:, None] - at[None], axis=2)
     order = np.argsort(np.sort(distance, axis=1)[:, 1 : 1 + min(2, len(at))].sum(1))
     for i in order:
-        letters = {"color": ink(colors[i]), "fontsize": size, "path_effects": halo}
+        letters = {"color": ink(colors[i]), "fontsize": 9.5, "path_effects": halo}
         letters |= {"ha": "center", "va": "center"}
         text = note(ax, names[i], points[i], (0, 0), **letters)
         box = text.get_window_extent()

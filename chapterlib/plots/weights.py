@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,21 +22,13 @@ from chapterlib.plots.style import (
 )
 
 
-class BitLayout(NamedTuple):
-    """Bits of a number format: sign, exponent, fraction, or the number of a level."""
-
-    sign: int
-    exponent: int
-    fraction: int
-    level: int = 0
-
-
-# IEEE 754 for the first and third; the second is the upper half of the first.
+# IEEE 754 for the first and third; the second is the upper half of the first. NF4
+# holds nothing but the number of a level.
 FORMATS = {
-    "float32": BitLayout(1, 8, 23),
-    "bfloat16": BitLayout(1, 8, 7),
-    "float16": BitLayout(1, 5, 10),
-    "NF4": BitLayout(0, 0, 0, 4),
+    "float32": {"sign": 1, "exponent": 8, "fraction": 23},
+    "bfloat16": {"sign": 1, "exponent": 8, "fraction": 7},
+    "float16": {"sign": 1, "exponent": 5, "fraction": 10},
+    "NF4": {"level": 4},
 }
 BIT_COLORS = {
     "sign": OKABE_ITO["vermilion"],
@@ -49,26 +40,14 @@ BIT_COLORS = {
 
 @styled
 def bit_layout(
-    formats: Mapping[str, BitLayout] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str = "What the bits of a number are for",
+    *, ax: Axes | None = None, title: str = "What the bits of a number are for"
 ) -> Axes:
-    """Draw what each bit of some number formats is for.
-
-    Parameters
-    ----------
-    formats : mapping of str to BitLayout, optional
-        By default `FORMATS`.
-    """
-    formats = FORMATS if formats is None else formats
-    if not formats:
-        raise ValueError("there is no format to draw: hand over at least one")
-    ax = new_axes(ax, title, size=(6.2, 0.9 + 0.5 * len(formats)))
+    """Draw what each bit of the number formats of `FORMATS` is for."""
+    ax = new_axes(ax, title, size=(6.2, 0.9 + 0.5 * len(FORMATS)))
     named: set[str] = set()
-    for row, layout in enumerate(formats.values()):
+    for row, layout in enumerate(FORMATS.values()):
         left = 0
-        for kind, bits in layout._asdict().items():
+        for kind, bits in layout.items():
             for bit in range(left, left + bits):
                 box = Rectangle((bit + 0.06, row - 0.34), 0.88, 0.68)
                 box.set(facecolor=BIT_COLORS[kind], label="" if kind in named else kind)
@@ -76,9 +55,9 @@ def bit_layout(
                 named.add(kind)
             left += bits
         ax.text(left + 0.4, row, f"{left} bits", va="center", fontsize=10)
-    widest = max(sum(layout) for layout in formats.values())
-    ax.set(xlim=(0, widest + 5), ylim=(len(formats) - 0.5, -0.5))
-    ax.set_yticks(range(len(formats)), list(formats))
+    widest = max(sum(layout.values()) for layout in FORMATS.values())
+    ax.set(xlim=(0, widest + 5), ylim=(len(FORMATS) - 0.5, -0.5))
+    ax.set_yticks(range(len(FORMATS)), list(FORMATS))
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
@@ -144,13 +123,13 @@ def error_curve(
     rows = require_columns(frame, "bits", "error", "series", "block")
     ax = new_axes(ax, title)
     for i, (name, line) in enumerate(rows.groupby("series", sort=False)):
-        look = class_style(i)
+        style = class_style(i)
         line = line.sort_values("bits")
-        how = {"marker": look.marker, "color": look.color, "label": str(name)}
+        how = {"marker": style.marker, "color": style.color, "label": str(name)}
         ax.plot(line["bits"], line["error"], **how)
         # Every other line has its numbers on the left, so that they don't meet.
         move, ha = ((-8, -4), "right") if i % 2 else ((0, -16), "center")
-        letters = {"fontsize": 9, "color": ink(look.color), "ha": ha}
+        letters = {"fontsize": 9, "color": ink(style.color), "ha": ha}
         for bits, error, block in line[["bits", "error", "block"]].to_numpy():
             note(ax, f"{block:,.0f}", (bits, error), move, **letters)
     ax.margins(x=0.1, y=0.15)
@@ -191,9 +170,9 @@ def spectrum(
     ends = []
     for i, (name, squares) in enumerate(spectra.items()):
         shares = np.cumsum(squares) / squares.sum()
-        look = class_style(i)
-        ax.plot(np.arange(1, len(shares) + 1), shares, color=look.color)
-        ends.append((shares, name, look.color))
+        style = class_style(i)
+        ax.plot(np.arange(1, len(shares) + 1), shares, color=style.color)
+        ends.append((shares, name, style.color))
     if mark is not None:
         ax.axvline(mark, color=OKABE_ITO["gray"], linestyle=":", linewidth=1.5)
     ax.set_xscale("log", base=2)
