@@ -21,7 +21,6 @@ from chapterlib.plots.style import (
     styled,
 )
 
-
 # IEEE 754 for the first and third; the second is the upper half of the first. NF4
 # holds nothing but the number of a level.
 FORMATS = {
