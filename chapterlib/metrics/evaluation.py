@@ -128,9 +128,9 @@ def class_ids(
     if array.size == 0:
         raise ValueError(f"{name} is empty: at least one row is needed.")
     least = NO_ANSWER if allow_no_answer else 0
-    most = np.inf if classes is None else classes - 1
+    most = np.iinfo(np.int64).max if classes is None else classes - 1
     if array.dtype.kind in "iuf":
-        # NaN fails both comparisons.
+        # NaN fails both comparisons, infinity the second.
         good = (array >= least) & (array <= most) & (array == np.floor(array))
     else:
         good = np.array(

@@ -66,7 +66,7 @@ def difference_matrix(
             continue
         star = stars(float(p_values[i, j]))
         text = f"{value:.1f}\n{star}" if star else f"{value:.1f}"
-        how = {"color": "#222222" if star else "#767676", "linespacing": 0.9}
+        how: Any = {"color": "#222222" if star else "#767676", "linespacing": 0.9}
         size = 9.5 if k <= 8 else 8
         ax.text(j + 0.5, i + 0.5, text, size=size, ha="center", va="center", **how)
     short = short_names(order)
@@ -208,9 +208,9 @@ def accuracy_against(
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.0))
     _plain_numbers(ax, "x")
     short = short_names(slugs, rows.get("title"))
-    names = rows["label"].astype(str) if "label" in rows else map(short.get, slugs)
+    names = [str(name) for name in rows.get("label", [short[slug] for slug in slugs])]
     points, colors = list(zip(x, y, strict=True)), [style.color for style in styles]
-    label_points(ax, points, list(names), colors, lines=corners)
+    label_points(ax, points, names, colors, lines=corners)
     return ax
 
 
@@ -342,7 +342,7 @@ def ladder(
         else:
             place = ax.get_xlim()[0]
             ax.plot(place, y, marker=CARETLEFT, color=style.color, markersize=9)
-        how = {"color": ink(style.color), "fontweight": "bold"}
+        how: Any = {"color": ink(style.color), "fontweight": "bold"}
         note(ax, f"{rung['accuracy']:.3f}", (place, y), (10, 0), va="center", **how)
     ax.set_yticks(range(len(rungs)), [_rung(rung) for rung in rungs])
     ax.set_ylim(len(rungs) - 0.4, -0.6)

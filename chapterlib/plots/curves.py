@@ -219,7 +219,11 @@ def loss_curve(
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            dots = {"color": style.color, "marker": style.marker, "linestyle": "none"}
+            dots: Any = {
+                "color": style.color,
+                "marker": style.marker,
+                "linestyle": "none",
+            }
             ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
         ends.append((float(mean.iloc[-1]), name, style.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
@@ -273,8 +277,9 @@ def reliability_diagram(
         style = method_style(slug)
         color = style.color if slug else method_style("probe").color
         x, y, n = bins["confidence"], bins["accuracy"], bins["rows"]
-        for place, *counts in zip(x, bins["right"], n, strict=True):
-            ax.vlines(place, *wilson(*counts, level), color=color, alpha=0.3, lw=3)
+        for place, right, count in zip(x, bins["right"], n, strict=True):
+            bounds = wilson(right, count, level)
+            ax.vlines(place, *bounds, color=color, alpha=0.3, lw=3)
         ax.plot(x, y, color=color, lw=1.5)
         marker, sizes = style.marker if slug else "o", 18 + 120 * n / n.sum()
         ax.scatter(x, y, s=sizes, color=color, marker=marker, zorder=3)
@@ -329,7 +334,7 @@ def abstention_lines(
         # Markers at equal distances, however the thresholds lie.
         near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
         marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
-        how = {"color": style.color, "marker": style.marker, "markevery": marked}
+        how: Any = {"color": style.color, "marker": style.marker, "markevery": marked}
         ax.plot(rows["coverage"], rows["accuracy"], **how)
         ends.append((float(rows["accuracy"].iloc[-1]), short[slug], style.color))
     ax.set_xlim(0, 1.01)

@@ -100,7 +100,7 @@ def length_histogram(
         longer = float((pooled > max_length).mean())
         ax.axvline(max_length, color="#222222", linestyle="--", linewidth=1.5)
         text = f"cut at {max_length:,}:\n{longer:.1%} are longer"
-        how = {"va": "top", "ha": "right", "fontsize": 10}
+        how: Any = {"va": "top", "ha": "right", "fontsize": 10}
         at = ("data", "axes fraction")
         note(ax, text, (max_length, 0.97), (-6, 0), xycoords=at, **how)
     ax.set(xlabel=f"length ({unit})", xlim=(0, edges[-1]))
@@ -153,9 +153,14 @@ def projection(
         for i in range(len(label_names)):
             style = class_style(i)
             some = xy[layer[ids[layer] == i]]
-            how = {"color": style.color, "marker": style.marker, "linewidths": 0}
-            ax.scatter(*some.T, s=22, alpha=alpha, **how)
-    letters = {"fontsize": 13, "fontweight": "bold", "ha": "center", "va": "center"}
+            how: Any = {"color": style.color, "marker": style.marker, "linewidths": 0}
+            ax.scatter(some[:, 0], some[:, 1], s=22, alpha=alpha, **how)
+    letters: Any = {
+        "fontsize": 13,
+        "fontweight": "bold",
+        "ha": "center",
+        "va": "center",
+    }
     halo = [patheffects.withStroke(linewidth=4, foreground="white")]
     for i, name in enumerate(label_names):
         if (ids == i).any():

@@ -225,7 +225,7 @@ def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
     # A quarter more than the letters' 10 points.
     gap = 12.5 * ax.figure.dpi / 72 / box.height
     for (_, text, color), top in zip(ends, spread(tops, gap), strict=True):
-        letters = {"color": ink(color), "fontsize": 10, "annotation_clip": False}
+        letters: Any = {"color": ink(color), "fontsize": 10, "annotation_clip": False}
         at = "axes fraction"
         note(ax, text, (1, top), (6, 0), xycoords=at, va="center", **letters)
 
@@ -286,7 +286,7 @@ def label_points(
     # Only the layout tells how large the axes are.
     figure.draw_without_rendering()  # type: ignore[union-attr]
     scale = figure.dpi / 72
-    room = ax.get_window_extent().extents
+    room = np.asarray(ax.get_window_extent().extents)
     at = ax.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
     marks = np.hstack([at - 6 * scale, at + 6 * scale])
     taken = np.vstack([marks, _along(ax, lines, scale)])
@@ -295,7 +295,7 @@ def label_points(
     distance = np.linalg.norm(at[:, None] - at[None], axis=2)
     order = np.argsort(np.sort(distance, axis=1)[:, 1 : 1 + min(2, len(at))].sum(1))
     for i in order:
-        letters = {"color": ink(colors[i]), "fontsize": 9.5, "path_effects": halo}
+        letters: Any = {"color": ink(colors[i]), "fontsize": 9.5, "path_effects": halo}
         letters |= {"ha": "center", "va": "center"}
         text = note(ax, names[i], points[i], (0, 0), **letters)
         box = text.get_window_extent()

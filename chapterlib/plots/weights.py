@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def weight_levels(
     normal = norm.pdf(x, values.mean(), values.std())
     ax.plot(x, normal, color=OKABE_ITO["black"], linewidth=1.5, label="normal curve")
     top = ax.get_ylim()[1]
-    how = {"color": OKABE_ITO["vermilion"], "label": f"{len(marks)} levels"}
+    how: Any = {"color": OKABE_ITO["vermilion"], "label": f"{len(marks)} levels"}
     ax.vlines(marks, -0.1 * top, -0.01 * top, linewidth=2, **how)
     ax.set(ylim=(-0.12 * top, top), xlim=(-1.04, 1.04), yticks=[])
     ax.set(xlabel="weight / largest weight of its block", ylabel="frequency")
@@ -124,11 +125,11 @@ def error_curve(
     for i, (name, line) in enumerate(rows.groupby("series", sort=False)):
         style = class_style(i)
         line = line.sort_values("bits")
-        how = {"marker": style.marker, "color": style.color, "label": str(name)}
+        how: Any = {"marker": style.marker, "color": style.color, "label": str(name)}
         ax.plot(line["bits"], line["error"], **how)
         # Every other line has its numbers on the left, so that they don't meet.
         move, ha = ((-8, -4), "right") if i % 2 else ((0, -16), "center")
-        letters = {"fontsize": 9, "color": ink(style.color), "ha": ha}
+        letters: Any = {"fontsize": 9, "color": ink(style.color), "ha": ha}
         for bits, error, block in line[["bits", "error", "block"]].to_numpy():
             note(ax, f"{block:,.0f}", (bits, error), move, **letters)
     ax.margins(x=0.1, y=0.15)
@@ -186,7 +187,7 @@ def spectrum(
     # Named at a low rank: at their ends all lines meet.
     for shares, name, color in ends:
         at = min(4, len(shares))
-        letters = {"ha": "right", "color": ink(color), "fontsize": 10}
+        letters: Any = {"ha": "right", "color": ink(color), "fontsize": 10}
         note(ax, name, (at, float(shares[at - 1])), (-6, 6), **letters)
     return ax
 
@@ -214,7 +215,7 @@ def memory_bars(
     ax = new_axes(ax, title, size=(6.2, 1.5 + 0.45 * len(sizes)))
     left = np.zeros(len(sizes))
     for i, part in enumerate(sizes.columns):
-        how = {"height": 0.62, "color": class_style(i).color, "label": str(part)}
+        how: Any = {"height": 0.62, "color": class_style(i).color, "label": str(part)}
         ax.barh(range(len(sizes)), values[:, i], left=left, **how)
         left += values[:, i]
     _name_bars(ax, [str(name) for name in sizes.index], left)

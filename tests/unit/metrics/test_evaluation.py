@@ -46,7 +46,7 @@ def test_wilson_gives_the_published_numbers(case, published):
 )
 def test_the_share_is_z_standard_errors_of_each_bound_away(case, level):
     successes, n = case
-    bounds = np.array(evaluation.wilson(*case, level))
+    bounds = np.array(evaluation.wilson(successes, n, level))
     error = np.sqrt(bounds * (1 - bounds) / n)
     off = norm.ppf((1 + level) / 2) * error - np.abs(successes / n - bounds)
     # At 0 of n and n of n one bound has no error: it is the share itself.
@@ -116,7 +116,8 @@ def test_a_row_without_an_answer_is_wrong_in_every_figure():
 @settings(deadline=None)
 @given(rows)
 def test_evaluate_is_what_counting_gives(pairs):
-    result = evaluation.evaluate(*zip(*pairs, strict=True), NAMES)
+    y_true, y_pred = zip(*pairs, strict=True)
+    result = evaluation.evaluate(y_true, y_pred, NAMES)
     right = sum(true == pred for true, pred in pairs)
     assert result.accuracy == right / len(pairs)
     expected = np.zeros((4, 5), dtype=int)
@@ -170,6 +171,8 @@ def test_without_names_the_ids_are_the_names(y_pred):
     named = evaluation.evaluate([0, 2], y_pred, ["a", "b", "c"])
     assert result.macro_f1 == named.macro_f1
     assert evaluation.evaluate([0], [0]).confusion.tolist() == [[1, 0]]
+    with pytest.raises(ValueError, match="Row 1 of y_pred holds inf"):
+        evaluation.evaluate([0, 1], [0, math.inf])
     beyond = evaluation.evaluate([0, 1], [0, 5]).per_class
     assert list(beyond.index) == ["0", "1", "2", "3", "4", "5"]
 
