@@ -12,16 +12,14 @@ from hypothesis import given, settings, strategies as st
 from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
 
-from chapterlib.__main__ import main
 from chapterlib.metrics import significance
 from chapterlib.plots import comparison
 from chapterlib.plots.style import METHOD_STYLES
-from chapterlib.reporting import costs, records
+from chapterlib.reporting import costs
 
 from .checks import follows_the_rules, written
 
 METHODS = list(METHOD_STYLES)
-NAMES = ("red", "green", "blue", "dark/light")
 
 
 def rungs(n=4):
@@ -143,57 +141,6 @@ def test_a_method_far_behind_stands_at_the_edge():
     assert written(ax)[-1] == "0.250"
     alone = comparison.ladder(behind, start=0.5)
     assert alone.get_xlim()[0] < 0.25
-
-
-def record(method, y_pred, name="AG News"):
-    data = {
-        "name": name,
-        "origin": "folder",
-        "train_fingerprint": None,
-        "test_fingerprint": "0" * 16,
-        "n_train": 0,
-        "n_test": 4,
-        "labels_used": 0,
-        "label_names": NAMES,
-    }
-    return records.RunRecord.from_predictions(
-        [0, 1, 2, 3],
-        y_pred,
-        method=method,
-        title=method.title(),
-        data=data,
-        seed=0,
-        fit_seconds=0,
-        predict_seconds=0,
-        peak_memory_bytes=0,
-    )
-
-
-def test_the_readme_figure_is_the_same_from_the_same_records(tmp_path, capsys):
-    folder = tmp_path / "results"
-    records.write(record("majority", [0] * 4), folder)
-    records.write(record("probe", [0, 1, 2, 2]), folder)
-    records.write(record("probe", [0, 1, 2, 3], name="chapterlib sample"), folder)
-    for name in ("a.svg", "b.svg", "c.png"):
-        main(["figure", "--results", str(folder), "--output", str(tmp_path / name)])
-    assert str(tmp_path / "c.png") in capsys.readouterr().out
-    svg = (tmp_path / "a.svg").read_bytes()
-    assert svg == (tmp_path / "b.svg").read_bytes()
-    assert b"<dc:date>" not in svg
-    assert not plt.get_fignums()
-
-
-def test_without_records_of_ag_news_there_is_no_readme_figure(tmp_path):
-    folder = tmp_path / "results"
-    records.write(record("probe", [0, 1, 2, 3], name="chapterlib sample"), folder)
-    target = tmp_path / "a.svg"
-    with pytest.raises(SystemExit, match="make results"):
-        main(["figure", "--results", str(folder), "--output", str(target)])
-    assert not target.exists()
-    records.write(record("probe", [0, 1, 2, 3]), folder)
-    beside = str(folder / "x" / "a.svg")
-    with pytest.raises(SystemExit, match="is no folder"):
-        main(["figure", "--results", str(folder), "--output", beside])
 
 
 # ---- accuracy against cost ----
