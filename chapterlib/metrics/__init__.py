@@ -1,5 +1,10 @@
 """How good a classifier is, and how sure we can be of it.
 
+Labels and predictions are arrays of class ids, integers from 0, of shape (n,); -1
+stands for "no answer" among predictions and counts as wrong. All functions raise a
+ValueError that names the row and the remedy where a value is none, where there are no
+rows, or where lengths differ.
+
 The names that other rooms and notebooks use stand in `__init__.pyi`; each is loaded
 on first use.
 """

@@ -8,13 +8,11 @@ from .evaluation import (
     NO_ANSWER as NO_ANSWER,
     Evaluation as Evaluation,
     Interval as Interval,
-    accuracy_path as accuracy_path,
     evaluate as evaluate,
     load_accuracy as load_accuracy,
     wilson as wilson,
 )
 from .significance import (
-    VERDICTS as VERDICTS,
     McNemar as McNemar,
     holm as holm,
     mcnemar as mcnemar,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from chapterlib.metrics.evaluation import NO_ANSWER, class_ids, same_length
+from chapterlib.metrics.evaluation import NO_ANSWER, checked_ids, same_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,8 @@ class Reliability:
         of a bin, weighted by its rows. NaN where nothing was answered.
     bins : DataFrame
         One row a bin: `low`, `high` (its bounds; the upper one belongs to it),
-        `rows`, `right`, `confidence` and `accuracy` (means over its rows, NaN where
-        there are none) and `gap` (accuracy less confidence: negative where the
-        classifier is too sure of itself).
+        `rows`, `right`, `confidence` and `accuracy` (means, NaN where there are no
+        rows) and `gap` (accuracy less confidence: negative where it is too sure).
     n, answered : int
         Rows in all, and rows with an answer, which alone are in the bins.
     """
@@ -37,13 +36,6 @@ class Reliability:
     bins: pd.DataFrame
     n: int
     answered: int
-
-    def __str__(self) -> str:
-        """Give the error and the rows that it rests on."""
-        return (
-            f"expected calibration error {self.error:.3f} in {len(self.bins)} bins, "
-            f"over {self.answered:,} answers to {self.n:,} rows"
-        )
 
 
 def top_label(
@@ -62,11 +54,6 @@ def top_label(
         Class ids (columns), -1 for a row of NaN.
     confidence : array of float, shape (n,)
         Probability of that class, NaN for a row of NaN.
-
-    Raises
-    ------
-    ValueError
-        If the shape does not fit, or a row is no distribution.
     """
     array = np.asarray(probabilities, dtype=float)
     if array.ndim != 2 or not array.size:
@@ -104,21 +91,11 @@ def reliability(
     bins : int
         Number of bins, of the same width.
 
-    Returns
-    -------
-    Reliability
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, a value is no class id or no confidence, or bins is below 1.
-
     References
     ----------
     M. P. Naeini, G. F. Cooper, M. Hauskrecht (2015), "Obtaining well calibrated
-    probabilities using Bayesian binning", AAAI 29; in the form of C. Guo et al.
-    (2017), "On calibration of modern neural networks", section 2,
-    https://arxiv.org/abs/1706.04599.
+    probabilities using Bayesian binning", AAAI 29; in the form of C. Guo et al. (2017),
+    https://arxiv.org/abs/1706.04599, section 2.
 
     Examples
     --------
@@ -137,16 +114,8 @@ def reliability(
     total = np.bincount(number, weights=sure, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean, accuracy = total / rows, hits / rows
-    table = pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "rows": rows,
-            "right": hits,
-            "confidence": mean,
-            "accuracy": accuracy,
-            "gap": accuracy - mean,
-        }
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:]}).assign(
+        rows=rows, right=hits, confidence=mean, accuracy=accuracy, gap=accuracy - mean
     )
     distance = np.abs(hits - total).sum()
     error = float(distance / len(sure)) if len(sure) else float("nan")
@@ -168,14 +137,9 @@ def abstention_curve(
     DataFrame
         One row for each confidence that occurs, from the highest down: `threshold`
         (answers of at least this confidence are given), `rows` (how many these are),
-        `right`, `coverage` (their share of all rows) and `accuracy` (the share of them
-        that is right). Rows of the same confidence are answered together or not at
-        all. The last coverage is below 1 where a row has no answer.
-
-    Raises
-    ------
-    ValueError
-        As in `reliability`.
+        `right`, `coverage` (share of all rows) and `accuracy` (share of the answers).
+        Rows of one confidence are answered together. The last coverage is below 1
+        where a row has no answer.
 
     References
     ----------
@@ -193,30 +157,22 @@ def abstention_curve(
     rows = np.cumsum(np.bincount(rank, minlength=len(threshold)))
     hits = np.bincount(rank, weights=right[answered], minlength=len(threshold))
     hits = np.cumsum(hits).astype(np.int64)
-    return pd.DataFrame(
-        {
-            "threshold": -threshold,
-            "rows": rows,
-            "right": hits,
-            "coverage": rows / len(answered),
-            "accuracy": hits / rows,
-        }
-    )
+    table = pd.DataFrame({"threshold": -threshold, "rows": rows, "right": hits})
+    return table.assign(coverage=rows / len(answered), accuracy=hits / rows)
 
 
 def _checked(
     y_true: ArrayLike, y_pred: ArrayLike, confidence: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
     """Tell which rows are right, how sure each was, and which have an answer."""
-    true = class_ids(y_true, "y_true")
-    pred = class_ids(y_pred, "y_pred", allow_no_answer=True)
+    true, pred = checked_ids(y_true, {"y_pred": y_pred})
     sure = np.asarray(confidence, dtype=float)
     if sure.ndim != 1:
         raise ValueError(
             f"confidence has shape {sure.shape}: one number a row is needed. For the "
             "probabilities of all classes, see top_label."
         )
-    same_length(y_true=true, y_pred=pred, confidence=sure)  # type: ignore[arg-type]
+    same_length(true, sure, "confidence")
     answered = pred != NO_ANSWER
     bad = answered & ~((sure >= 0) & (sure <= 1))
     if bad.any():

@@ -1,26 +1,26 @@
-"""Class ids that were checked, and what an evaluation of them found."""
+"""How many rows are right, how sure that is, and which classes are taken for which."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from chapterlib.settings import data_file
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
 
-
+# What `predict` gives where a method has no answer; it counts as wrong.
 NO_ANSWER = -1
+SHOWN: Any = {"float_format": "{:.3f}".format, "na_rep": "–", "index_names": False}
 
 
 class Interval(NamedTuple):
@@ -37,23 +37,18 @@ class Evaluation:
     Attributes
     ----------
     n, answered : int
-        Rows in all, and rows whose prediction is not -1.
-    accuracy : float
-        Right rows divided by `n`.
+        Rows in all, and rows with an answer.
+    accuracy, accuracy_answered : float
+        Right rows divided by `n` and by `answered`; the latter NaN without an answer.
     interval : Interval
         Wilson interval of `accuracy` at confidence `level`.
-    accuracy_answered : float
-        Right rows divided by `answered`; NaN where nothing was answered.
     macro_f1 : float
         Mean F1 of the classes that occur among labels or predictions.
     per_class : DataFrame
-        One row a class: `precision`, `recall`, `f1` (NaN where undefined),
-        `rows` (true), `predicted`, `no_answer`.
+        One row a class: `precision`, `recall`, `f1` (NaN where undefined), `rows`
+        (true), `predicted`, `no_answer`.
     confusion : int array of shape (classes, classes + 1)
-        Rows are true classes, columns predicted ones; the last column counts
-        rows without an answer.
-    level : float
-        Confidence level of `interval`.
+        Rows are true classes, columns predicted ones; the last counts no answers.
     """
 
     n: int
@@ -95,28 +90,21 @@ class Evaluation:
         ]
 
     def _shown(self) -> pd.DataFrame:
-        table = self.per_class
-        return table if self.answered < self.n else table.drop(columns="no_answer")
+        if self.answered == self.n:
+            return self.per_class.drop(columns="no_answer")
+        return self.per_class.rename(columns={"no_answer": "no answer"})
 
     def __str__(self) -> str:
         """Give the figures as text, then the table of classes."""
         head = "\n".join(f"{name:<13} {value}" for name, value in self._lines())
-        table = self._shown().rename(columns={"no_answer": "no answer"})
-        text = table.to_string(
-            float_format="{:.3f}".format, na_rep="–", index_names=False
-        )
-        return f"{head}\n{text}"
+        return f"{head}\n{self._shown().to_string(**SHOWN)}"
 
     def _repr_html_(self) -> str:
         head = " · ".join(
             f"{name} <strong>{html.escape(value)}</strong>"
             for name, value in self._lines()
         )
-        table = self._shown().rename(columns={"no_answer": "no answer"})
-        body = table.to_html(
-            float_format="{:.3f}".format, na_rep="–", border=0, index_names=False
-        )
-        return f"<div><p>{head}</p>{body}</div>"
+        return f"<div><p>{head}</p>{self._shown().to_html(border=0, **SHOWN)}</div>"
 
 
 def class_ids(
@@ -126,24 +114,10 @@ def class_ids(
     *,
     allow_no_answer: bool = False,
 ) -> NDArray[np.int64]:
-    """Check that values are class ids and return them as an integer array.
+    """Return values of shape (n,) as class ids, from 0 to classes - 1.
 
-    Parameters
-    ----------
-    values : array-like of shape (n,)
-        Integers, or floats that hold whole numbers.
-    name : str
-        What the values are called in an error.
-    classes : int, optional
-        Ids run from 0 to classes - 1; without it, from 0 on.
-    allow_no_answer : bool
-        Whether -1 may stand for "no answer".
-
-    Raises
-    ------
-    ValueError
-        If there are no rows, not one dimension, or a value is no class id; the
-        message names the first such row.
+    Floats may hold whole numbers, and -1 is let through where a method may have no
+    answer. The ValueError calls the values `name` and names the first row that is none.
     """
     array = np.asarray(values)
     if array.ndim != 1:
@@ -154,37 +128,50 @@ def class_ids(
     if array.size == 0:
         raise ValueError(f"{name} is empty: at least one row is needed.")
     least = NO_ANSWER if allow_no_answer else 0
-    most = np.inf if classes is None else classes - 1
+    most = np.iinfo(np.int64).max if classes is None else classes - 1
     if array.dtype.kind in "iuf":
-        # NaN fails both comparisons.
+        # NaN fails both comparisons, infinity the second.
         good = (array >= least) & (array <= most) & (array == np.floor(array))
     else:
-        good = np.array([_is_id(v) and least <= v <= most for v in array.tolist()])
+        good = np.array(
+            [
+                isinstance(v, int | np.integer)
+                and not isinstance(v, bool)
+                and least <= v <= most
+                for v in array.tolist()
+            ]
+        )
     if not good.all():
         row = int(np.argmin(good))
         allowed = "a class id" + ("" if classes is None else f" from 0 to {most}")
         allowed += " or -1 (no answer)" if allow_no_answer else ""
         raise ValueError(
             f"Row {row} of {name} holds {array.tolist()[row]!r}; allowed is {allowed}. "
-            "Map label names to ids, a missing answer to -1, and pass label_names "
-            "where the classes are not the four of AG News."
+            "Map label names to ids and a missing answer to -1; label_names, where "
+            "given, must name every class."
         )
     return array.astype(np.int64)
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def same_length(**columns: NDArray[np.int64]) -> None:
-    """Raise ValueError, with each column's length, unless all are as long."""
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+def same_length(y_true: Sized, other: Sized, name: str) -> None:
+    """Raise ValueError, with both lengths, unless `other` has a value a row."""
+    if len(y_true) != len(other):
         raise ValueError(
-            f"The lengths differ: {listed}. Give one value a row, in the same order, "
-            "and -1 where a method has no answer."
+            f"The lengths differ: y_true has {len(y_true)}, {name} has {len(other)}. "
+            "Give one value a row, in the same order, and -1 where a method has no "
+            "answer."
         )
+
+
+def checked_ids(
+    y_true: ArrayLike, predictions: Mapping[str, ArrayLike], classes: int | None = None
+) -> list[NDArray[np.int64]]:
+    """Return the labels, then each method's predictions, as class ids of shape (n,)."""
+    checked = [class_ids(y_true, "y_true", classes)]
+    for name, given in predictions.items():
+        checked.append(class_ids(given, name, classes, allow_no_answer=True))
+        same_length(checked[0], checked[-1], name)
+    return checked
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -202,15 +189,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Interval
         Bounds between 0 and 1; exactly 0 at 0 of n, exactly 1 at n of n.
 
-    Raises
-    ------
-    ValueError
-        If n is 0, successes are not within 0 … n, or level not within (0, 1).
-
     References
     ----------
-    E. B. Wilson (1927), "Probable inference, the law of succession, and
-    statistical inference", JASA 22(158), 209–212.
+    E. B. Wilson (1927), "Probable inference, the law of succession, and statistical
+    inference", JASA 22(158), 209–212.
 
     Examples
     --------
@@ -227,14 +209,13 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         )
     if not 0 < level < 1:
         raise ValueError(f"level={level}: give a share between 0 and 1, say 0.95.")
-    z = -float(ndtri((1 - level) / 2))
-    p, z2n = successes / n, z * z / n
-    center = (p + z2n / 2) / (1 + z2n)
-    half = z / (1 + z2n) * math.sqrt(p * (1 - p) / n + z2n / (4 * n))
-    # Rounding must neither leave [0, 1] nor let p fall outside at the edges.
-    low = 0.0 if successes == 0 else min(max(center - half, 0.0), p)
-    high = 1.0 if successes == n else max(min(center + half, 1.0), p)
-    return Interval(low, high)
+    # Slow to import: other callers of this module need not wait for it.
+    from scipy.stats import binomtest
+
+    share = successes / n
+    found = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    # Rounding must not let the share fall outside.
+    return Interval(min(float(found.low), share), max(float(found.high), share))
 
 
 def evaluate(
@@ -248,35 +229,24 @@ def evaluate(
 
     Parameters
     ----------
-    y_true : array-like of int, shape (n,)
-        True class ids.
-    y_pred : array-like of int, shape (n,)
-        Predicted class ids, -1 where the method has no answer.
+    y_true, y_pred : array-like of int, shape (n,)
+        True and predicted class ids, -1 where the method has no answer.
     label_names : sequence of str, optional
-        Name of each class, in the order of the ids; AG News' four by default.
+        Name of each class, in the order of the ids. By default the ids are the
+        names ("0", "1", …), up to the largest one that occurs.
     level : float
         Confidence level of the accuracy's Wilson interval.
 
-    Returns
-    -------
-    Evaluation
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, there are no rows, or a value is no class id.
-
     Notes
     -----
-    F1 of a class is 2 TP / (2 TP + FP + FN) [1]_. A row without an answer is a
-    false negative of its class and a false positive of none. Macro-F1 averages
-    over the classes that occur among labels or predictions.
+    F1 of a class is 2 TP / (2 TP + FP + FN). A row without an answer is a false
+    negative of its class and a false positive of none. Macro-F1 averages over the
+    classes that occur among labels or predictions.
 
     References
     ----------
-    .. [1] M. Sokolova, G. Lapalme (2009), "A systematic analysis of performance
-       measures for classification tasks", Information Processing & Management
-       45(4), 427–437.
+    M. Sokolova, G. Lapalme (2009), "A systematic analysis of performance measures for
+    classification tasks", Information Processing & Management 45(4), 427–437.
 
     Examples
     --------
@@ -284,37 +254,40 @@ def evaluate(
     >>> result.accuracy, result.accuracy_answered
     (0.75, 1.0)
     """
-    names = _names(label_names)
-    k = len(names)
-    true = class_ids(y_true, "y_true", k)
-    pred = class_ids(y_pred, "y_pred", k, allow_no_answer=True)
-    same_length(y_true=true, y_pred=pred)
-    # -1 is moved to column k, which keeps it apart from every class.
-    cells = true * (k + 1) + np.where(pred == NO_ANSWER, k, pred)
-    confusion = np.bincount(cells, minlength=k * (k + 1)).reshape(k, k + 1)
-    confusion.setflags(write=False)
+    # Slow to import, as in `wilson`.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    right = np.diag(confusion)
-    rows, predicted = confusion.sum(axis=1), confusion[:, :k].sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        per_class = pd.DataFrame(
-            {
-                "precision": right / predicted,
-                "recall": right / rows,
-                "f1": 2 * right / (rows + predicted),
-                "rows": rows,
-                "predicted": predicted,
-                "no_answer": confusion[:, k],
-            },
-            index=pd.Index(names, name="class"),
+    names = list(label_names) if label_names is not None else None
+    if names is not None and len(set(names)) < max(len(names), 1):
+        raise ValueError(f"label_names={names}: one distinct name a class is needed.")
+    classes = len(names) if names is not None else None
+    true, pred = checked_ids(y_true, {"y_pred": y_pred}, classes)
+    if names is None:
+        names = [str(i) for i in range(max(true.max(), pred.max()) + 1)]
+    ids = np.arange(len(names))
+    with warnings.catch_warnings():
+        # That so many classes of so few rows look like a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        table = confusion_matrix(true, pred, labels=[*ids, NO_ANSWER])
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            true, pred, labels=ids, zero_division=math.nan
         )
-    n, answered, correct = len(true), int(predicted.sum()), int(right.sum())
+    confusion = table[:-1]
+    confusion.setflags(write=False)
+    scores = {"precision": precision, "recall": recall, "f1": f1}
+    per_class = pd.DataFrame(scores, index=pd.Index(names, name="class")).assign(
+        rows=confusion.sum(axis=1),
+        predicted=confusion[:, :-1].sum(axis=0),
+        no_answer=confusion[:, -1],
+    )
+    n, answered, correct = len(true), int((pred >= 0).sum()), int((true == pred).sum())
     return Evaluation(
         n=n,
         answered=answered,
         accuracy=correct / n,
         interval=wilson(correct, n, level),
         accuracy_answered=correct / answered if answered else math.nan,
+        # pandas leaves out what is undefined: the classes that do not occur.
         macro_f1=float(per_class["f1"].mean()),
         per_class=per_class,
         confusion=confusion,
@@ -322,31 +295,9 @@ def evaluate(
     )
 
 
-def _names(label_names: Sequence[str] | None) -> list[str]:
-    if label_names is None:
-        from chapterlib.tasks.task import LABEL_NAMES
-
-        return list(LABEL_NAMES)
-    names = list(label_names)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"label_names={names}: one distinct name a class is needed.")
-    return names
-
-
 def load_accuracy() -> EvaluationModule:
-    """Load the package's accuracy as an `evaluate` module, without the Hub.
-
-    Returns
-    -------
-    evaluate.EvaluationModule
-        With `compute`, `add_batch` and so on; -1 counts as wrong.
-    """
+    """Load the package's accuracy as an `evaluate` module, without the Hub."""
     # Pulls in datasets and more: seconds that other callers need not wait.
     import evaluate as hf_evaluate
 
-    return hf_evaluate.load(str(accuracy_path()), keep_in_memory=True)
-
-
-def accuracy_path() -> Path:
-    """Folder of the local accuracy module, for `evaluate.load(path)`."""
-    return data_file("accuracy")
+    return hf_evaluate.load(str(data_file("accuracy")), keep_in_memory=True)

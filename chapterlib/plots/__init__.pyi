@@ -4,7 +4,6 @@ from .comparison import (
     difference_matrix as difference_matrix,
     ladder as ladder,
     leads_by_draw as leads_by_draw,
-    pareto_front as pareto_front,
     stars as stars,
 )
 from .curves import (
@@ -32,7 +31,6 @@ from .style import (
     use_style as use_style,
 )
 from .weights import (
-    BitLayout as BitLayout,
     bit_layout as bit_layout,
     error_curve as error_curve,
     loss_bars as loss_bars,

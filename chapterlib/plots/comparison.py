@@ -1,8 +1,7 @@
-"""Figures of differences between methods, and the stars that they earn."""
+"""Figures that compare methods: the ladder, differences, and what accuracy costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,11 @@ from chapterlib.plots.style import (
     label_points,
     method_style,
     new_axes,
+    note,
     require_columns,
     short_names,
     styled,
 )
-from chapterlib.reporting.costs import BreakEven
-from chapterlib.reporting.records import RecordError, RunRecord
-from chapterlib.reporting.tables import table
 
 # From a method's marks to the next one's, where 1 is from one budget to the next.
 STEP = 0.18
@@ -33,10 +30,7 @@ STEP = 0.18
 
 @styled
 def difference_matrix(
-    table: pd.DataFrame,
-    *,
-    ax: Axes | None = None,
-    title: str = "Which methods differ",
+    table: pd.DataFrame, *, ax: Axes | None = None, title: str = "Which methods differ"
 ) -> Axes:
     """Draw by how many points each method beats each one that is less accurate.
 
@@ -45,19 +39,6 @@ def difference_matrix(
     table : DataFrame
         Of `metrics.pairwise_differences`, with slugs of methods as names. A difference
         whose corrected p-value is 0.05 or more stays without color.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no pair.
     """
     rows = require_columns(
         table, "a", "b", "accuracy_a", "accuracy_b", "points", "p_holm"
@@ -84,16 +65,10 @@ def difference_matrix(
         if np.isnan(value):
             continue
         star = stars(float(p_values[i, j]))
-        ax.text(
-            j + 0.5,
-            i + 0.5,
-            f"{value:.1f}\n{star}" if star else f"{value:.1f}",
-            ha="center",
-            va="center",
-            color="#222222" if star else "#767676",
-            fontsize=9.5 if k <= 8 else 8,
-            linespacing=0.9,
-        )
+        text = f"{value:.1f}\n{star}" if star else f"{value:.1f}"
+        how: Any = {"color": "#222222" if star else "#767676", "linespacing": 0.9}
+        size = 9.5 if k <= 8 else 8
+        ax.text(j + 0.5, i + 0.5, text, size=size, ha="center", va="center", **how)
     short = short_names(order)
     names = [f"{short[name]} {accuracy[name]:.3f}" for name in order]
     middles = np.arange(k) + 0.5
@@ -125,27 +100,10 @@ def leads_by_draw(
     Parameters
     ----------
     leads : DataFrame
-        `method` (slug), `labels` (seen in training) and `points` (percentage points
-        ahead of the rival that learned from the very same rows), one row a draw.
+        `method`, `labels` (seen in training) and `points` (percentage points ahead of
+        the rival that learned from the very same rows), one row a draw.
     rival : str
         Its name for readers.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row is complete.
-
-    Notes
-    -----
-    The bar behind the marks is the mean of the draws.
     """
     rows = require_columns(leads, "method", "labels", "points")
     budgets = sorted(rows["labels"].unique())
@@ -156,15 +114,15 @@ def leads_by_draw(
         at = rows[rows["labels"] == budget]
         here = [slug for slug in slugs if slug in set(at["method"])]
         for i, slug in enumerate(here):
-            look = method_style(slug)
+            style = method_style(slug)
             points = at.loc[at["method"] == slug, "points"].to_numpy(float)
             x = place + STEP * (i - (len(here) - 1) / 2)
             bar = x - 0.35 * STEP, x + 0.35 * STEP
-            ax.hlines(points.mean(), *bar, color=look.color, lw=3)
+            ax.hlines(points.mean(), *bar, color=style.color, lw=3)
             marks = np.full(len(points), x)
-            ax.plot(marks, points, look.marker, color=look.color, alpha=0.65)
-    for look in map(method_style, slugs):
-        ax.plot([], [], look.marker, color=look.color, label=look.label)
+            ax.plot(marks, points, style.marker, color=style.color, alpha=0.65)
+    for style in map(method_style, slugs):
+        ax.plot([], [], style.marker, color=style.color, label=style.label)
     ax.set_xticks(range(len(budgets)), [f"{n:,}" for n in budgets])
     ax.set_xlim(-0.5, len(budgets) - 0.5)
     ax.tick_params(axis="x", length=0)
@@ -181,27 +139,9 @@ def stars(p: float) -> str:
 
 
 def pareto_front(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which choices no other one beats: none is as good for less, or better.
+    """Tell which of n choices no other one beats: none is as good for less, or better.
 
-    Parameters
-    ----------
-    cost, value : array-like of float, shape (n,)
-        Less of the one and more of the other is better.
-
-    Returns
-    -------
-    array of bool, shape (n,)
-        Of two that are alike in both, both are on the front.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or a number is missing.
-
-    Examples
-    --------
-    >>> pareto_front([1, 2, 3], [0.8, 0.7, 0.9]).tolist()
-    [True, False, True]
+    Both are of shape (n,), as is the answer; of two that are alike, both are on it.
     """
     costs, values = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
     if costs.shape != values.shape or costs.ndim != 1:
@@ -230,27 +170,13 @@ def accuracy_against(
     Parameters
     ----------
     runs : DataFrame
-        `method` (slug), `accuracy` and the column; `low` and `high` for an interval;
-        `label` for the names beside the points, which are else the methods' short
-        names, or `title` where two methods share one. Rows with NaN in one of the
-        first three are left out.
+        `method`, `accuracy` and the column; `low` and `high` for an interval; `label`
+        for the names beside the points, which are else the methods' short names, or
+        `title` where two share one. Rows with NaN in the first three are left out.
     column : str
         Money, memory or time, above 0; on a log scale.
     x_label : str
         What the column is, with its unit.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, no row is complete, or a value is not above 0.
     """
     rows = require_columns(runs, "method", "accuracy", column).sort_values(column)
     x, y = rows[column].to_numpy(float), rows["accuracy"].to_numpy(float)
@@ -261,15 +187,17 @@ def accuracy_against(
         )
     ax = new_axes(ax, title, size=(6.2, 4.4))
     slugs = [str(slug) for slug in rows["method"]]
-    looks = [method_style(slug) for slug in slugs]
+    styles = [method_style(slug) for slug in slugs]
     if {"low", "high"} <= set(rows):
         bounds = rows[["low", "high"]].to_numpy(float)
-        for place, bound, look in zip(x, bounds, looks, strict=True):
-            ax.vlines(place, *bound, color=look.color, alpha=0.35, lw=4)
-    for place, height, look in zip(x, y, looks, strict=True):
-        ax.plot(place, height, look.marker, color=look.color, markersize=8)
+        for place, bound, style in zip(x, bounds, styles, strict=True):
+            ax.vlines(place, *bound, color=style.color, alpha=0.35, lw=4)
+    for place, height, style in zip(x, y, styles, strict=True):
+        ax.plot(place, height, style.marker, color=style.color, markersize=8)
     ax.set_xscale("log")
-    ax.set_xlim(x.min() / (spread := _spread(x)), x.max() * spread)
+    # How far the axis goes on beyond its outermost points.
+    more = max(float(x.max() / x.min()) ** 0.12, 1.5)
+    ax.set_xlim(x.min() / more, x.max() * more)
     front = pareto_front(x, y)
     corners = _steps(x[front], y[front], ax.get_xlim()[1])
     ax.plot(*np.transpose(corners), color="#999999", lw=1.2, zorder=0)
@@ -279,86 +207,69 @@ def accuracy_against(
     ax.margins(y=0.12)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.0))
     _plain_numbers(ax, "x")
-    titles = dict(zip(slugs, rows["title"], strict=True)) if "title" in rows else {}
-    short = short_names(dict.fromkeys(slugs), titles)
-    names = rows["label"] if "label" in rows else [short[slug] for slug in slugs]
-    label_points(
-        ax,
-        list(zip(x, y, strict=True)),
-        [str(name) for name in names],
-        [look.color for look in looks],
-        lines=corners,
-    )
+    short = short_names(slugs, rows.get("title"))
+    names = [str(name) for name in rows.get("label", [short[slug] for slug in slugs])]
+    points, colors = list(zip(x, y, strict=True)), [style.color for style in styles]
+    label_points(ax, points, names, colors, lines=corners)
     return ax
 
 
 @styled
 def break_even_lines(
-    result: BreakEven,
+    counts: ArrayLike,
+    own: ArrayLike,
+    hosted: ArrayLike,
     *,
+    crossing: float | None = None,
+    unit: str = "articles",
     names: tuple[str, str] = ("own small model", "hosted large model"),
     ax: Axes | None = None,
     title: str = "Where a small model becomes the cheaper one",
 ) -> Axes:
-    """Draw the monthly costs of both models against the articles a month.
+    """Draw the monthly costs of two models against the articles a month.
 
     Parameters
     ----------
-    result : BreakEven
-        Of `prices.break_even`.
+    counts, own, hosted : array-like of float, shape (n,)
+        Articles a month, in rising order, and what the small model of one's own and
+        the hosted one cost in US dollars a month, all above 0, for log scales.
+    crossing : float, optional
+        From how many articles on the small model is cheaper: marked and named.
+    unit : str
+        What is counted.
     names : (str, str)
         Of the small model and of the hosted one, for the ends of their lines.
-    ax, title
-        As in `accuracy_against`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If one of the models costs nothing, which has no place on a log scale.
     """
-    if not result.hosted or not result.fixed + result.article:
+    x, small, large = (np.asarray(values, float) for values in (counts, own, hosted))
+    if not x.ndim == 1 == small.ndim or not x.shape == small.shape == large.shape:
+        raise ValueError(
+            f"counts, own and hosted have the shapes {x.shape}, {small.shape} and "
+            f"{large.shape}: give both costs of each count."
+        )
+    if not len(x) or not (small > 0).all() or not (large > 0).all():
         raise ValueError(
             "One of the models costs nothing at all: there are no two lines to compare."
         )
     ax = new_axes(ax, title)
-    middle = result.articles or max(result.fixed / result.hosted, 1_000)
-    articles = np.geomspace(max(middle / 100, 1), 50 * middle, 200)
     ends = []
-    lines: list[tuple[str, Any, str]] = [
-        (names[0], result.small_costs(articles), "green"),
-        (names[1], result.hosted_costs(articles), "purple"),
-    ]
+    lines = ((names[0], small, "green"), (names[1], large, "purple"))
     for name, costs, color in lines:
-        ax.plot(articles, costs, color=OKABE_ITO[color])
+        ax.plot(x, costs, color=OKABE_ITO[color])
         ends.append((float(costs[-1]), name, OKABE_ITO[color]))
-    ax.set(xscale="log", yscale="log", xlim=(articles[0], articles[-1]))
-    if result.articles is not None:
-        cost = float(result.hosted_costs(result.articles))
-        ax.axvline(result.articles, color="#767676", linestyle=":", lw=1.5)
-        ax.plot(result.articles, cost, "o", color="#222222")
-        ax.annotate(
-            f"{result.articles:,} articles\nfor ${cost:,.2f} a month",
-            (result.articles, cost),
-            xytext=(8, -8),
-            textcoords="offset points",
-            va="top",
-        )
+    ax.set(xscale="log", yscale="log", xlim=(x[0], x[-1]))
+    if crossing is not None:
+        cost = float(np.interp(crossing, x, large))
+        ax.axvline(crossing, color="#767676", linestyle=":", lw=1.5)
+        ax.plot(crossing, cost, "o", color="#222222")
+        text = f"{crossing:,} {unit}\nfor ${cost:,.2f} a month"
+        note(ax, text, (crossing, cost), (8, -8), va="top")
     _plain_numbers(ax, "x")
     _plain_numbers(ax, "y")
     ax.grid(axis="y")
-    ax.set_xlabel("articles a month (log scale)")
+    ax.set_xlabel(f"{unit} a month (log scale)")
     ax.set_ylabel("US dollars a month (log scale)")
     label_ends(ax, ends)
     return ax
-
-
-def _spread(x: NDArray[np.float64]) -> float:
-    """Factor by which the axis goes on beyond its outermost points."""
-    return max(float(x.max() / x.min()) ** 0.12, 1.5)
 
 
 def _steps(
@@ -383,7 +294,7 @@ def _plain_numbers(ax: Axes, name: str) -> None:
 
 @styled
 def ladder(
-    runs: pd.DataFrame | Iterable[RunRecord],
+    runs: pd.DataFrame,
     *,
     start: float = 0.0,
     ax: Axes | None = None,
@@ -393,34 +304,19 @@ def ladder(
 
     Parameters
     ----------
-    runs : DataFrame or iterable of RunRecord
-        `records.table()` or the records themselves. Rows without an accuracy are
-        left out; of each method and model the most accurate budget is drawn.
+    runs : DataFrame
+        `records.table()`, of one data set. Rows without an accuracy are left out; of
+        each method and model the most accurate budget is drawn.
     start : float
         Left end of the axis at the least: a method below it is drawn as an arrow at
         the edge, with its number, so that one far behind does not press the others
         together.
-    ax, title
-        As in `class_balance`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    RecordError
-        If the runs are of different data.
-    ValueError
-        If a column is missing, or no row has an accuracy.
     """
-    frame = runs if isinstance(runs, pd.DataFrame) else table(runs)
-    rows = require_columns(
-        frame, "method", "title", "accuracy", "labels", "test_rows", "level", "data"
-    )
+    needed = "method", "title", "accuracy", "labels", "test_rows", "level", "data"
+    rows = require_columns(runs, *needed)
     names = rows["data"].unique()
     if len(names) > 1:
-        raise RecordError(
+        raise ValueError(
             f"These runs are of different data ({', '.join(names)}): draw those of one."
         )
     # Without an interval, the bar shrinks to the point.
@@ -438,23 +334,16 @@ def ladder(
     # On the right, room for the number beside the bar.
     ax.set_xlim(max(start, above["low"].min() - 2 * pad), above["high"].max() + 5 * pad)
     for y, rung in enumerate(rungs):
-        look, place = method_style(rung["method"]), rung["high"]
+        style, place = method_style(rung["method"]), rung["high"]
         if rung["accuracy"] > start:
             bounds = [rung["low"], rung["high"]]
-            ax.plot(bounds, [y, y], color=look.color, linewidth=5, alpha=0.35)
-            ax.plot(rung["accuracy"], y, look.marker, color=look.color, markersize=7)
+            ax.plot(bounds, [y, y], color=style.color, linewidth=5, alpha=0.35)
+            ax.plot(rung["accuracy"], y, style.marker, color=style.color, markersize=7)
         else:
             place = ax.get_xlim()[0]
-            ax.plot(place, y, marker=CARETLEFT, color=look.color, markersize=9)
-        ax.annotate(
-            f"{rung['accuracy']:.3f}",
-            (place, y),
-            xytext=(10, 0),
-            textcoords="offset points",
-            va="center",
-            color=ink(look.color),
-            fontweight="bold",
-        )
+            ax.plot(place, y, marker=CARETLEFT, color=style.color, markersize=9)
+        how: Any = {"color": ink(style.color), "fontweight": "bold"}
+        note(ax, f"{rung['accuracy']:.3f}", (place, y), (10, 0), va="center", **how)
     ax.set_yticks(range(len(rungs)), [_rung(rung) for rung in rungs])
     ax.set_ylim(len(rungs) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)

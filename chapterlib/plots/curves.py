@@ -1,4 +1,4 @@
-"""Figures with lines: accuracy by labels and by layer, intervals by test rows."""
+"""Figures with lines: accuracy by labels, layer and confidence; losses; intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import (
     FixedLocator,
-    FuncFormatter,
     MaxNLocator,
     NullLocator,
     PercentFormatter,
@@ -43,51 +42,38 @@ def learning_curve(
     Parameters
     ----------
     curves : DataFrame
-        `method` (slug), `labels`, `accuracy`; `low` and `high` for the band, `title`
-        to tell variants of one method apart, as in `records.table()`. Rows with NaN in
-        one of the first three are left out. A method seen with 0 labels only is a
-        dashed line across, since 0 has no place on a log scale.
+        `method`, `labels`, `accuracy`; `low` and `high` for the band, `title` to tell
+        variants of one method apart, as in `records.table()`. Rows with NaN in one of
+        the first three are left out. A method seen with 0 labels only is a dashed line
+        across, since 0 has no place on a log scale.
     x_label : str
         What `labels` counts.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row is complete.
     """
     rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
     ax = new_axes(ax, title)
     counts = sorted(set(rows["labels"]) - {0})
     ends = []
-    names = _line_names(rows)
+    names = short_names(rows["method"], rows.get("title"))
     seen: list[Style] = []
     for method, all_rows in rows.groupby("method", sort=False):
-        look, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
+        style, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
         # Two variants of one method share its color and marker, not the dashes.
-        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(look), 2)]
-        seen.append(look)
+        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(style), 2)]
+        seen.append(style)
         name = names[str(method)]
         if some.empty:
             last = all_rows.iloc[-1]
-            ax.axhline(last["accuracy"], color=look.color, linestyle="--", lw=1.5)
+            ax.axhline(last["accuracy"], color=style.color, linestyle="--", lw=1.5)
             if {"low", "high"} <= set(all_rows):
                 band = last["low"], last["high"]
-                ax.axhspan(*band, color=look.color, alpha=0.12, linewidth=0)
-            ends.append((float(last["accuracy"]), f"{name} (no labels)", look.color))
+                ax.axhspan(*band, color=style.color, alpha=0.12, linewidth=0)
+            ends.append((float(last["accuracy"]), f"{name} (no labels)", style.color))
             continue
-        _line(ax, some, "labels", look, linestyle=dashes)
-        ends.append((float(some["accuracy"].iloc[-1]), name, look.color))
+        _line(ax, some, "labels", style, linestyle=dashes)
+        ends.append((float(some["accuracy"].iloc[-1]), name, style.color))
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
     if len(counts) < 2:
         middle = counts[0] if counts else 1
@@ -100,10 +86,7 @@ def learning_curve(
 
 @styled
 def layer_curve(
-    scores: pd.DataFrame,
-    *,
-    ax: Axes | None = None,
-    title: str = "Accuracy by layer",
+    scores: pd.DataFrame, *, ax: Axes | None = None, title: str = "Accuracy by layer"
 ) -> Axes:
     """Draw how well each layer's states serve, a line a pooling.
 
@@ -111,28 +94,17 @@ def layer_curve(
     ----------
     scores : DataFrame
         `layer`, `pooling`, `accuracy`; `low` and `high` for a band.
-    ax, title
-        As in `learning_curve`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row is complete.
     """
     rows = require_columns(scores, "layer", "pooling", "accuracy").sort_values("layer")
     ax = new_axes(ax, title)
     ends = []
     for i, (pooling, some) in enumerate(rows.groupby("pooling", sort=True)):
-        look = class_style(i)
-        _line(ax, some, "layer", look, markersize=4)
+        style = class_style(i)
+        _line(ax, some, "layer", style, markersize=4)
         best = int(some["accuracy"].argmax())
         x, y = some["layer"].iloc[best], some["accuracy"].iloc[best]
-        ax.plot([x], [y], "o", ms=13, mfc="none", mec=look.color)
-        ends.append((float(some["accuracy"].iloc[-1]), str(pooling), look.color))
+        ax.plot([x], [y], "o", ms=13, mfc="none", mec=style.color)
+        ends.append((float(some["accuracy"].iloc[-1]), str(pooling), style.color))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _accuracy_axis(ax)
     ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
@@ -159,34 +131,23 @@ def interval_widths(
         Accuracies, a line each.
     level : float
         Confidence level.
-    ax, title
-        As in `learning_curve`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a number of rows is below 1, or a share is not within 0 … 1.
     """
     if not len(rows) or min(rows) < 1 or not all(0 <= p <= 1 for p in shares):
         raise ValueError(f"rows={rows}, shares={shares}: give counts and shares.")
     ax = new_axes(ax, title)
     ends = []
     for i, share in enumerate(shares):
-        look = class_style(i)
+        style = class_style(i)
         bounds = [wilson(round(share * n), n, level) for n in rows]
         widths = [100 * (high - low) for low, high in bounds]
-        ax.plot(rows, widths, color=look.color, marker=look.marker)
-        ends.append((widths[-1], f"{share:.0%} right", look.color))
+        ax.plot(rows, widths, color=style.color, marker=style.marker)
+        ends.append((widths[-1], f"{share:.0%} right", style.color))
     # On two log scales the lines are straight: four times the rows, half the width.
     ax.set(xscale="log", yscale="log")
     for axis, ticks in ((ax.xaxis, list(rows)), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
         axis.set_minor_locator(NullLocator())
         axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+        axis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y")
     label_ends(ax, ends)
     ax.set_xlabel("test rows (log scale)")
@@ -196,21 +157,9 @@ def interval_widths(
     return ax
 
 
-def _line_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Names for the ends of lines: the short one where no two methods share it."""
-    methods = [str(method) for method in rows["method"].unique()]
-    short = {method: method_style(method).label for method in methods}
-    if "title" not in rows:
-        titles = {method: method for method in methods}
-    else:
-        titles = dict(zip(rows["method"], rows["title"], strict=True))
-    shared = {name for name in short.values() if list(short.values()).count(name) > 1}
-    return {m: titles[m] if short[m] in shared else short[m] for m in methods}
-
-
-def _line(ax: Axes, rows: pd.DataFrame, x: str, look: Style, **how: Any) -> None:
-    color = look.color
-    ax.plot(rows[x], rows["accuracy"], color=color, marker=look.marker, **how)
+def _line(ax: Axes, rows: pd.DataFrame, x: str, style: Style, **how: Any) -> None:
+    color = style.color
+    ax.plot(rows[x], rows["accuracy"], color=color, marker=style.marker, **how)
     if {"low", "high"} <= set(rows):
         low, high = (rows[name].astype(float) for name in ("low", "high"))
         if len(rows) > 1:
@@ -253,19 +202,6 @@ def loss_curve(
     smooth : int
         Logged losses that a point of the line averages, itself and those before it;
         the losses themselves stand behind it, faint.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no run, or one without a logged loss.
     """
     if not histories:
         raise ValueError("histories is empty: give the history_ of at least one run")
@@ -275,23 +211,21 @@ def loss_curve(
         rows = pd.DataFrame([dict(row) for row in history])
         if "loss" not in rows or rows["loss"].isna().all():
             raise ValueError(f"the history of {name!r} holds no loss: fit it first")
-        look = class_style(number)
+        style = class_style(number)
         logged = rows.dropna(subset=["loss"])
         mean = logged["loss"].rolling(smooth, min_periods=1).mean()
-        ax.plot(logged["epoch"], logged["loss"], color=look.color, alpha=0.25, lw=1)
-        ax.plot(logged["epoch"], mean, color=look.color)
+        ax.plot(logged["epoch"], logged["loss"], color=style.color, alpha=0.25, lw=1)
+        ax.plot(logged["epoch"], mean, color=style.color)
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            ax.plot(
-                held["epoch"],
-                held["eval_loss"],
-                color=look.color,
-                marker=look.marker,
-                linestyle="none",
-                markersize=8,
-            )
-        ends.append((float(mean.iloc[-1]), name, look.color))
+            dots: Any = {
+                "color": style.color,
+                "marker": style.marker,
+                "linestyle": "none",
+            }
+            ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
+        ends.append((float(mean.iloc[-1]), name, style.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
     ax.set_ylabel("cross-entropy (nats a row)")
     ax.set_ylim(bottom=0)
@@ -321,19 +255,6 @@ def reliability_diagram(
     least_rows : int
         A bin with fewer rows is not drawn: its accuracy says little. The error in
         the label counts every bin.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If no bin has `least_rows` rows.
     """
     if isinstance(results, Reliability):
         results = {"": results}
@@ -347,30 +268,21 @@ def reliability_diagram(
             f"No bin holds least_rows={least_rows} rows: lower it, or answer more."
         )
     ax = new_axes(ax, title, size=(6.2, 4.4))
-    start = min(
-        min(bins["confidence"].min(), bins["accuracy"].min())
-        for bins in filled.values()
-    )
+    start = pd.concat(filled)[["confidence", "accuracy"]].to_numpy().min()
     start = max(np.floor(10 * start - 0.5) / 10, 0.0)
     ax.plot([start, 1], [start, 1], color="#767676", linestyle="--", lw=1.2, zorder=0)
     short = short_names(filled)
     ends = []
     for slug, bins in filled.items():
-        look = method_style(slug)
-        color = look.color if slug else method_style("probe").color
-        for x, right, n in bins[["confidence", "right", "rows"]].to_numpy():
-            ax.vlines(
-                x, *wilson(int(right), int(n), level), color=color, alpha=0.3, lw=3
-            )
-        ax.plot(bins["confidence"], bins["accuracy"], color=color, lw=1.5)
-        ax.scatter(
-            bins["confidence"],
-            bins["accuracy"],
-            s=18 + 120 * bins["rows"] / bins["rows"].sum(),
-            color=color,
-            marker=look.marker if slug else "o",
-            zorder=3,
-        )
+        style = method_style(slug)
+        color = style.color if slug else method_style("probe").color
+        x, y, n = bins["confidence"], bins["accuracy"], bins["rows"]
+        for place, right, count in zip(x, bins["right"], n, strict=True):
+            bounds = wilson(right, count, level)
+            ax.vlines(place, *bounds, color=color, alpha=0.3, lw=3)
+        ax.plot(x, y, color=color, lw=1.5)
+        marker, sizes = style.marker if slug else "o", 18 + 120 * n / n.sum()
+        ax.scatter(x, y, s=sizes, color=color, marker=marker, zorder=3)
         error = f"{results[slug].error:.3f}"
         name = f"{short[slug]} ({error})" if slug else f"error {error}"
         # At the very top, a pile of names would run into the title.
@@ -403,17 +315,6 @@ def abstention_lines(
         Of `metrics.abstention_curve`, with slugs of methods as names.
     least_rows : int
         A line begins where it rests on so many rows: before, it says little.
-    ax, title
-        As in `reliability_diagram`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or no curve reaches `least_rows`.
     """
     kept = {}
     for slug, curve in curves.items():
@@ -429,18 +330,13 @@ def abstention_lines(
     short = short_names(kept)
     ends = []
     for slug, rows in kept.items():
-        look = method_style(slug)
+        style = method_style(slug)
         # Markers at equal distances, however the thresholds lie.
         near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
         marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
-        ax.plot(
-            rows["coverage"],
-            rows["accuracy"],
-            color=look.color,
-            marker=look.marker,
-            markevery=marked,
-        )
-        ends.append((float(rows["accuracy"].iloc[-1]), short[slug], look.color))
+        how: Any = {"color": style.color, "marker": style.marker, "markevery": marked}
+        ax.plot(rows["coverage"], rows["accuracy"], **how)
+        ends.append((float(rows["accuracy"].iloc[-1]), short[slug], style.color))
     ax.set_xlim(0, 1.01)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
     ax.xaxis.set_major_formatter(PercentFormatter(1))

@@ -13,12 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
 from chapterlib.metrics.evaluation import Evaluation
-from chapterlib.plots.style import (
-    class_style,
-    ink,
-    new_axes,
-    styled,
-)
+from chapterlib.plots.style import class_style, ink, new_axes, note, styled
 
 
 @styled
@@ -34,30 +29,14 @@ def class_balance(
     ----------
     counts : mapping, Series or DataFrame
         Rows of each class; a DataFrame has one class a row and one split a column,
-        as `data.audit(ds).classes`.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no class.
+        as `tasks.audit(ds).classes`.
     """
     return _bars(_as_frame(counts), "{:,.0f}".format, "rows", ax, title)
 
 
 @styled
 def audit_bars(
-    shares: Any,
-    *,
-    ax: Axes | None = None,
-    title: str = "Leftovers in the texts",
+    shares: Any, *, ax: Axes | None = None, title: str = "Leftovers in the texts"
 ) -> Axes:
     """Draw what share of the rows carries each kind of leftover.
 
@@ -65,18 +44,7 @@ def audit_bars(
     ----------
     shares : Audit, DataFrame, Series or mapping
         Shares from 0 to 1, one kind a row and one split a column, as
-        `data.audit(ds).artifacts`; an `Audit` stands for these.
-    ax, title
-        As in `class_balance`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
+        `tasks.audit(ds).artifacts`; an `Audit` stands for these.
     """
     frame = _as_frame(getattr(shares, "artifacts", shares))
     ax = _bars(frame, "{:.1%}".format, "share of rows", ax, title)
@@ -103,17 +71,6 @@ def length_histogram(
         Where texts will be cut: drawn, with the share of texts that are longer.
     unit : str
         What the lengths count: words, tokens, characters.
-    ax, title
-        As in `class_balance`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If no split has a length.
 
     Notes
     -----
@@ -132,9 +89,9 @@ def length_histogram(
     width = max(1, round(end / 40))
     edges = np.arange(0, end + width, width)
     for i, (name, some) in enumerate(known.items()):
-        look = class_style(i)
+        style = class_style(i)
         weights = np.full(some.size, 1 / some.size)
-        kind: dict[str, Any] = {"bins": edges, "weights": weights, "color": look.color}
+        kind: dict[str, Any] = {"bins": edges, "weights": weights, "color": style.color}
         if i == 0:
             ax.hist(some, histtype="stepfilled", alpha=0.15, **kind)
         dash = "-" if i == 0 else "--"
@@ -142,16 +99,10 @@ def length_histogram(
     if max_length is not None:
         longer = float((pooled > max_length).mean())
         ax.axvline(max_length, color="#222222", linestyle="--", linewidth=1.5)
-        ax.annotate(
-            f"cut at {max_length:,}:\n{longer:.1%} are longer",
-            (max_length, 0.97),
-            xycoords=("data", "axes fraction"),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            va="top",
-            ha="right",
-            fontsize=10,
-        )
+        text = f"cut at {max_length:,}:\n{longer:.1%} are longer"
+        how: Any = {"va": "top", "ha": "right", "fontsize": 10}
+        at = ("data", "axes fraction")
+        note(ax, text, (max_length, 0.97), (-6, 0), xycoords=at, **how)
     ax.set(xlabel=f"length ({unit})", xlim=(0, edges[-1]))
     step = f" in steps of {width}" if width > 1 else ""
     ax.set_ylabel(f"share of rows{step}")
@@ -182,17 +133,6 @@ def projection(
         Written where the points of each class have their median.
     axis_names : pair of str
         What the two axes are.
-    ax, title
-        As in `class_balance`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, or no point is left.
     """
     xy, ids = np.asarray(points, float), np.asarray(labels)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(ids):
@@ -211,32 +151,22 @@ def projection(
     order = np.random.default_rng(0).permutation(len(xy))
     for layer in np.array_split(order, min(8, len(xy))):
         for i in range(len(label_names)):
-            look = class_style(i)
+            style = class_style(i)
             some = xy[layer[ids[layer] == i]]
-            ax.scatter(
-                some[:, 0],
-                some[:, 1],
-                s=22,
-                alpha=alpha,
-                color=look.color,
-                marker=look.marker,
-                linewidths=0,
-            )
+            how: Any = {"color": style.color, "marker": style.marker, "linewidths": 0}
+            ax.scatter(some[:, 0], some[:, 1], s=22, alpha=alpha, **how)
+    letters: Any = {
+        "fontsize": 13,
+        "fontweight": "bold",
+        "ha": "center",
+        "va": "center",
+    }
     halo = [patheffects.withStroke(linewidth=4, foreground="white")]
     for i, name in enumerate(label_names):
         if (ids == i).any():
             x, y = np.median(xy[ids == i], axis=0)
-            ax.text(
-                x,
-                y,
-                name,
-                color=ink(class_style(i).color),
-                fontsize=13,
-                fontweight="bold",
-                ha="center",
-                va="center",
-                path_effects=halo,
-            )
+            color = ink(class_style(i).color)
+            ax.text(x, y, name, color=color, path_effects=halo, **letters)
     # Distances count, positions do not.
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], xticks=[], yticks=[])
     return ax
@@ -247,10 +177,8 @@ def _percent(share: float, _: object = None) -> str:
 
 
 def _as_frame(values: Any) -> pd.DataFrame:
-    if isinstance(values, pd.DataFrame):
-        frame = values
-    else:
-        frame = pd.Series(values).to_frame("")
+    table = isinstance(values, pd.DataFrame)
+    frame = values if table else pd.Series(values).to_frame("")
     if frame.empty:
         raise ValueError("There is nothing to draw: the table has no rows.")
     return frame.astype(float)
@@ -269,16 +197,16 @@ def _bars(
     ax = new_axes(ax, title, size=(6.2, tall))
     height = 0.8 / len(columns)
     for j, column in enumerate(columns):
-        look = class_style(j)
+        style = class_style(j)
         places = np.arange(len(names)) + (j - (len(columns) - 1) / 2) * height
         values = frame[column].fillna(0)
-        bars = ax.barh(places, values, 0.9 * height, color=look.color, label=column)
+        bars = ax.barh(places, values, 0.9 * height, color=style.color, label=column)
         missing = frame[column].isna()
         texts = [
             "no value" if gone else f"{form(value)} {column}".rstrip()
             for value, gone in zip(values, missing, strict=True)
         ]
-        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(look.color))
+        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(style.color))
     ax.set_yticks(np.arange(len(names)), names)
     ax.invert_yaxis()
     ax.spines["left"].set_visible(False)
@@ -304,20 +232,9 @@ def confusion(
     ----------
     counts : Evaluation or array-like of int, shape (classes, classes or classes + 1)
         Rows are true classes; a last column more counts rows without an answer, and
-        is drawn only where there are such.
+        is drawn only where there are such. Beyond twelve classes colors stand alone.
     label_names : sequence of str, optional
         An `Evaluation` brings its own.
-    ax, title
-        As in `class_balance`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If the shape does not fit, or names are missing.
     """
     if isinstance(counts, Evaluation):
         label_names = label_names or [str(name) for name in counts.per_class.index]
@@ -338,15 +255,17 @@ def confusion(
     matrix = matrix[:, : len(columns)]
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(totals, 1)
-    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k))
+    few = k <= 12
+    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k if few else 7))
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (i, j), share in np.ndenumerate(shares):
+    for (i, j), share in np.ndenumerate(shares) if few else ():
         text = f"{matrix[i, j]:,}\n{share:.1%}" if totals[i, 0] else "–"
         color = "white" if share > 0.55 else "#222222"
         ax.text(j, i, text, ha="center", va="center", color=color, fontsize=10)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(k), names)
-    ax.tick_params(length=0)
+    ax.tick_params(length=0, labelsize=10 if few else min(10, 340 / k))
+    ax.tick_params(axis="x", rotation=0 if k <= 6 else 90)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="predicted class", ylabel="true class")
     return ax

@@ -1,9 +1,13 @@
-"""How a method, a class or a number looks in every figure: color, marker, name."""
+"""What all figures share: colors and markers, axes with a title, names at points.
+
+The style is applied while a figure is drawn, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from itertools import pairwise
@@ -17,9 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.textpath import TextPath
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+
+from chapterlib.settings import data_file
 
 # Apart for every common kind of color vision: M. Okabe, K. Ito (2008), "Color
 # Universal Design", https://jfly.uni-koeln.de/color/. The gray is darker than theirs,
@@ -48,7 +54,7 @@ def _style(color: str, marker: str, label: str = "") -> Style:
     return Style(OKABE_ITO[color], marker, label)
 
 
-# A method keeps its look in every figure of the book. A longer slug, such as
+# A method keeps its style in every figure of the book. A longer slug, such as
 # "probe-llama", has that of the longest name here which it begins with.
 METHOD_STYLES = {
     "majority": _style("gray", "X", "Majority class"),
@@ -82,35 +88,23 @@ CLASS_STYLES = (
 
 
 def method_style(method: str) -> Style:
-    """Look of a method; one that is not known is gray, under its own name.
-
-    Parameters
-    ----------
-    method : str
-        Slug, as in `RunRecord.method`.
-    """
-    known = [
-        name
-        for name in METHOD_STYLES
-        if method == name or method.startswith(f"{name}-")
-    ]
+    """Style of a method, by its slug; an unknown one is gray, under its own name."""
+    known = [name for name in METHOD_STYLES if f"{method}-".startswith(f"{name}-")]
     if known:
         return METHOD_STYLES[max(known, key=len)]
     return Style(OKABE_ITO["gray"], "d", method)
 
 
 def class_style(i: int) -> Style:
-    """Look of the class (or other series) number `i`; they repeat after eight."""
+    """Style of the class (or other series) number `i`; they repeat after eight."""
     return CLASS_STYLES[i % len(CLASS_STYLES)]
 
 
 def ink(color: str) -> str:
     """Darken a color until text in it can be read on white.
 
-    Notes
-    -----
-    Until their contrast is 4.5 to 1, the least that WCAG 2.2 (criterion 1.4.3) asks
-    for; its formula of relative luminance is used.
+    That is a contrast of 4.5 to 1 by WCAG 2.2, criterion 1.4.3, whose formula of
+    relative luminance is used.
     """
     rgb = np.array(to_rgb(color))
     while True:
@@ -121,52 +115,12 @@ def ink(color: str) -> str:
 
 
 P = ParamSpec("P")
-
-# 6.2 inches with letters of 11 points: about 8 pixels high on a phone, and no more
-# than twice that where the page is wide.
-WIDTH = 6.2
-STYLE: Any = {
-    "figure.figsize": (WIDTH, 3.9),
-    "figure.dpi": 160,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.08,
-    # White also in a dark page: the colors are chosen for it.
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.facecolor": "white",
-    "text.color": "#222222",
-    "axes.labelcolor": "#222222",
-    "axes.edgecolor": "#666666",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlepad": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 2,
-    "lines.markersize": 6.5,
-    # The same file from the same data.
-    "svg.hashsalt": "chapterlib",
-    "svg.fonttype": "path",
-}
+STYLE = mpl.rc_params_from_file(data_file("book.mplstyle"), use_default_template=False)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the book's look to what is drawn under `with`, and nothing after it."""
+    """Apply the book's style to what is drawn under `with`, and nothing after it."""
     # Not rc_context: where the first figure of a notebook is drawn inside, it would
     # also take back the interactive mode that the notebook's backend has just set,
     # and no figure would be shown from then on.
@@ -179,12 +133,12 @@ def style() -> Iterator[None]:
 
 
 def use_style() -> None:
-    """Apply the book's look to every figure of this process from now on."""
+    """Apply the book's style to every figure of this process from now on."""
     mpl.rcParams.update(STYLE)
 
 
 def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
-    """Give a function that draws a figure the book's look, whoever calls it."""
+    """Give a function that draws a figure the book's style, whoever calls it."""
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> Axes:
@@ -233,7 +187,7 @@ def _place_title(ax: Axes, *, alone: bool) -> None:
 
 
 def require_columns(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Return those rows that have a value in each column; ValueError where none has."""
+    """Return those rows that have a value in each column; ValueError without any."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise ValueError(
@@ -249,19 +203,18 @@ def require_columns(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return rows
 
 
-def label_ends(
-    ax: Axes, ends: Iterable[tuple[float, str, str]], *, size: float = 10
-) -> None:
+def note(
+    ax: Axes, text: str, at: tuple[float, float], move: tuple[float, float], **how: Any
+) -> Annotation:
+    """Write a text beside a point of the data, `move` points right of and above it."""
+    return ax.annotate(text, at, xytext=move, textcoords="offset points", **how)
+
+
+def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
     """Write names at the right edge of the axes, beside the ends of their lines.
 
-    Parameters
-    ----------
-    ax : Axes
-        With its final limits.
-    ends : iterable of (y, text, color)
-        Height of each line's end in data units.
-    size : float
-        Of the letters, in points.
+    `ends` holds the height of each in data units, its name and its color; the axes
+    must have their final limits.
     """
     box = ax.get_window_extent()
     ends = sorted(ends)
@@ -269,28 +222,22 @@ def label_ends(
         (ax.transData.transform((ax.get_xlim()[1], y))[1] - box.y0) / box.height
         for y, _, _ in ends
     ]
-    gap = 1.25 * size * ax.figure.dpi / 72 / box.height
+    # A quarter more than the letters' 10 points.
+    gap = 12.5 * ax.figure.dpi / 72 / box.height
     for (_, text, color), top in zip(ends, spread(tops, gap), strict=True):
-        ax.annotate(
-            text,
-            (1, top),
-            xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=ink(color),
-            fontsize=size,
-            annotation_clip=False,
-        )
+        letters: Any = {"color": ink(color), "fontsize": 10, "annotation_clip": False}
+        at = "axes fraction"
+        note(ax, text, (1, top), (6, 0), xycoords=at, va="center", **letters)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move heights as little as needed to lie at least `gap` apart, in their order."""
-    # Least squares under the gaps is isotonic regression once they are taken off.
-    from sklearn.isotonic import isotonic_regression
-
     if len(heights) < 2:
         return list(heights)
+    # Slow to import.
+    from sklearn.isotonic import isotonic_regression
+
+    # Least squares under the gaps is isotonic regression once they are taken off.
     steps = gap * np.arange(len(heights))
     moved = isotonic_regression(np.asarray(heights, float) - steps)
     return [float(h) for h in moved + steps]
@@ -300,28 +247,26 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 DIRECTIONS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
 DIRECTIONS += [(2, 1), (2, -1), (-2, 1), (-2, -1), (1, 2), (1, -2), (-1, 2), (-1, -2)]
 DISTANCES = (8, 17, 28, 41, 56, 73)
+# Of shape (distances, directions, 2), in points.
+STEPS = np.multiply.outer(
+    DISTANCES, DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1)[:, None]
+)
 # From here on a line leads from the name to its point.
 FAR = 17
 
 
 def short_names(
-    methods: Iterable[str], titles: Mapping[str, str] | None = None
+    methods: Iterable[str], titles: Iterable[str] | None = None
 ) -> dict[str, str]:
     """Names for readers by slug: the short one where no other method shares it.
 
-    Parameters
-    ----------
-    methods : iterable of str
-        Distinct slugs.
-    titles : mapping of str to str, optional
-        Names for those that share a short one, by slug; by default the slugs.
+    Those that share one go by their title, as long as `methods`; by default the slug.
     """
-    slugs = list(methods)
-    short = [method_style(slug).label for slug in slugs]
-    return {
-        slug: name if short.count(name) == 1 else (titles or {}).get(slug, slug)
-        for slug, name in zip(slugs, short, strict=True)
-    }
+    slugs = [str(slug) for slug in methods]
+    long = dict(zip(slugs, slugs if titles is None else titles, strict=True))
+    short = {slug: method_style(slug).label for slug in long}
+    taken = Counter(short.values())
+    return {slug: s if taken[s] == 1 else long[slug] for slug, s in short.items()}
 
 
 def label_points(
@@ -331,77 +276,48 @@ def label_points(
     colors: Sequence[str],
     *,
     lines: Sequence[tuple[float, float]] = (),
-    size: float = 9.5,
 ) -> None:
     """Write a name beside each point, clear of the others as far as there is room.
 
-    Parameters
-    ----------
-    ax : Axes
-        With its final limits and scales.
-    points : sequence of (x, y)
-        In data units.
-    names, colors : sequence of str
-        One a point.
-    lines : sequence of (x, y)
-        Corners of a line, in data units, that names should not cross either.
-    size : float
-        Of the letters, in points.
+    Points, and the corners of a line that names should not cross, are in data units;
+    the axes must have their final limits and scales.
     """
     figure = ax.figure
     # Only the layout tells how large the axes are.
     figure.draw_without_rendering()  # type: ignore[union-attr]
     scale = figure.dpi / 72
-    room = _corners(ax.get_window_extent())
+    room = np.asarray(ax.get_window_extent().extents)
     at = ax.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
     marks = np.hstack([at - 6 * scale, at + 6 * scale])
     taken = np.vstack([marks, _along(ax, lines, scale)])
+    halo = [withStroke(linewidth=2.5, foreground="white")]
     # The most crowded first: they have the least choice.
     distance = np.linalg.norm(at[:, None] - at[None], axis=2)
     order = np.argsort(np.sort(distance, axis=1)[:, 1 : 1 + min(2, len(at))].sum(1))
     for i in order:
-        text = ax.annotate(
-            names[i],
-            points[i],
-            xytext=(0, 0),
-            textcoords="offset points",
-            color=ink(colors[i]),
-            fontsize=size,
-            ha="center",
-            va="center",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )
+        letters: Any = {"color": ink(colors[i]), "fontsize": 9.5, "path_effects": halo}
+        letters |= {"ha": "center", "va": "center"}
+        text = note(ax, names[i], points[i], (0, 0), **letters)
         box = text.get_window_extent()
         half = np.array([box.width, box.height]) / 2
         others = np.delete(taken, i, axis=0)
-        best, least = np.zeros(2), np.inf
-        for far in DISTANCES:
-            for direction in DIRECTIONS:
-                step = np.array(direction, dtype=float)
-                step /= np.linalg.norm(step)
-                # The nearer edge of the name, not its middle, keeps the distance.
-                move = step * far * scale + np.sign(direction) * half
-                place = np.hstack([at[i] + move - half, at[i] + move + half])
-                # A little more than its own size: a title of two lines moves it.
-                place += scale * np.array([-1, -1, 1, 1])
-                cost = 3 * _overlap(place, others).sum() + 9 * _outside(place, room)
-                cost += 0.5 * far * scale
-                if cost < least:
-                    best, least = move, cost
+        # The nearer edge of the name, not its middle, keeps the distance.
+        moves = (scale * STEPS + np.sign(STEPS) * half).reshape(-1, 2)
+        # A little more than its own size: a title of two lines moves it.
+        low, high = at[i] + moves - half - scale, at[i] + moves + half + scale
+        places = np.hstack([low, high])
+        outside = (high - low).prod(axis=1) - _overlap(places, room[None])[:, 0]
+        covered = _overlap(places, others).sum(axis=1)
+        far = 0.5 * scale * np.repeat(DISTANCES, len(DIRECTIONS))
+        best = moves[np.argmin(3 * covered + 9 * outside + far)]
         text.xyann = tuple(best / scale)
         place = np.hstack([at[i] + best - half, at[i] + best + half])
         taken = np.vstack([taken, place])
         gap = np.maximum(np.abs(best) - half, 0)
         if np.linalg.norm(gap) >= FAR * scale:
-            ax.annotate(
-                "",
-                points[i],
-                xytext=tuple(
-                    (best - np.sign(best) * np.minimum(half, abs(best))) / scale
-                ),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.8},
-            )
+            edge = (best - np.sign(best) * np.minimum(half, abs(best))) / scale
+            arrow = {"arrowstyle": "-", "color": "#999999", "lw": 0.8}
+            note(ax, "", points[i], tuple(edge), arrowprops=arrow)
 
 
 def _along(
@@ -416,22 +332,13 @@ def _along(
     return np.hstack([dots - 1.5 * scale, dots + 1.5 * scale])
 
 
-def _corners(box: Bbox) -> NDArray[np.float64]:
-    return np.array([box.x0, box.y0, box.x1, box.y1])
-
-
 def _overlap(
-    box: NDArray[np.float64], others: NDArray[np.float64]
+    boxes: NDArray[np.float64], others: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Area that a box shares with each of some others."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[2:], others[:, 2:])
-    return np.maximum(high - low, 0).prod(axis=1)
-
-
-def _outside(box: NDArray[np.float64], room: NDArray[np.float64]) -> float:
-    """Area of a box that lies outside the axes."""
-    return float((box[2:] - box[:2]).prod() - _overlap(box, room[None])[0])
+    """Area that each of n boxes shares with each of m others, of shape (n, m)."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return np.maximum(high - low, 0).prod(axis=2)
 
 
 @styled
@@ -444,19 +351,6 @@ def placeholder(
     ----------
     reason : str
         Why, and what to do about it.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        That something is missing.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no reason.
     """
     if not reason.strip():
         raise ValueError("reason is empty: say why there is nothing to draw.")

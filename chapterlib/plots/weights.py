@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,33 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from chapterlib.plots.style import (
     OKABE_ITO,
     class_style,
     ink,
     new_axes,
+    note,
     require_columns,
     styled,
 )
 
-
-class BitLayout(NamedTuple):
-    """Bits of a number format: sign, exponent, fraction, or the number of a level."""
-
-    sign: int
-    exponent: int
-    fraction: int
-    level: int = 0
-
-
-# IEEE 754 for the first and third; the second is the upper half of the first.
+# IEEE 754 for the first and third; the second is the upper half of the first. NF4
+# holds nothing but the number of a level.
 FORMATS = {
-    "float32": BitLayout(1, 8, 23),
-    "bfloat16": BitLayout(1, 8, 7),
-    "float16": BitLayout(1, 5, 10),
-    "NF4": BitLayout(0, 0, 0, 4),
+    "float32": {"sign": 1, "exponent": 8, "fraction": 23},
+    "bfloat16": {"sign": 1, "exponent": 8, "fraction": 7},
+    "float16": {"sign": 1, "exponent": 5, "fraction": 10},
+    "NF4": {"level": 4},
 }
 BIT_COLORS = {
     "sign": OKABE_ITO["vermilion"],
@@ -49,55 +40,24 @@ BIT_COLORS = {
 
 @styled
 def bit_layout(
-    formats: Mapping[str, BitLayout] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str = "What the bits of a number are for",
+    *, ax: Axes | None = None, title: str = "What the bits of a number are for"
 ) -> Axes:
-    """Draw what each bit of some number formats is for.
-
-    Parameters
-    ----------
-    formats : mapping of str to BitLayout, optional
-        By default `FORMATS`.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no format.
-    """
-    formats = FORMATS if formats is None else formats
-    if not formats:
-        raise ValueError("there is no format to draw: hand over at least one")
-    ax = new_axes(ax, title, size=(6.2, 0.9 + 0.5 * len(formats)))
+    """Draw what each bit of the number formats of `FORMATS` is for."""
+    ax = new_axes(ax, title, size=(6.2, 0.9 + 0.5 * len(FORMATS)))
     named: set[str] = set()
-    for row, layout in enumerate(formats.values()):
+    for row, layout in enumerate(FORMATS.values()):
         left = 0
-        for kind, bits in layout._asdict().items():
+        for kind, bits in layout.items():
             for bit in range(left, left + bits):
-                ax.add_patch(
-                    Rectangle(
-                        (bit + 0.06, row - 0.34),
-                        0.88,
-                        0.68,
-                        facecolor=BIT_COLORS[kind],
-                        label="" if kind in named else kind,
-                    )
-                )
+                box = Rectangle((bit + 0.06, row - 0.34), 0.88, 0.68)
+                box.set(facecolor=BIT_COLORS[kind], label="" if kind in named else kind)
+                ax.add_patch(box)
                 named.add(kind)
             left += bits
         ax.text(left + 0.4, row, f"{left} bits", va="center", fontsize=10)
-    widest = max(sum(layout) for layout in formats.values())
-    ax.set(xlim=(0, widest + 5), ylim=(len(formats) - 0.5, -0.5))
-    ax.set_yticks(range(len(formats)), list(formats))
+    widest = max(sum(layout.values()) for layout in FORMATS.values())
+    ax.set(xlim=(0, widest + 5), ylim=(len(FORMATS) - 0.5, -0.5))
+    ax.set_yticks(range(len(FORMATS)), list(FORMATS))
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
@@ -123,40 +83,21 @@ def weight_levels(
         Scaled as the levels are, so from -1 to 1.
     levels : array-like of shape (k,)
         In rising order.
-    ax, title
-        As in `bit_layout`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there are no weights, or they are all alike.
     """
+    # Slow to import, and of use here only.
+    from scipy.stats import norm
+
     values, marks = np.ravel(np.asarray(weights, float)), np.asarray(levels, float)
     if values.size == 0 or values.std() == 0:
         raise ValueError("the weights are none or all alike: there is nothing to see")
     ax = new_axes(ax, title)
     ax.hist(values, bins=161, density=True, color=OKABE_ITO["sky"], label="weights")
     x = np.linspace(-1, 1, 401)
-    ax.plot(
-        x,
-        norm.pdf(x, values.mean(), values.std()),
-        color=OKABE_ITO["black"],
-        linewidth=1.5,
-        label="normal curve",
-    )
+    normal = norm.pdf(x, values.mean(), values.std())
+    ax.plot(x, normal, color=OKABE_ITO["black"], linewidth=1.5, label="normal curve")
     top = ax.get_ylim()[1]
-    ax.vlines(
-        marks,
-        -0.1 * top,
-        -0.01 * top,
-        color=OKABE_ITO["vermilion"],
-        linewidth=2,
-        label=f"{len(marks)} levels",
-    )
+    how: Any = {"color": OKABE_ITO["vermilion"], "label": f"{len(marks)} levels"}
+    ax.vlines(marks, -0.1 * top, -0.01 * top, linewidth=2, **how)
     ax.set(ylim=(-0.12 * top, top), xlim=(-1.04, 1.04), yticks=[])
     ax.set(xlabel="weight / largest weight of its block", ylabel="frequency")
     ax.spines["left"].set_visible(False)
@@ -178,37 +119,19 @@ def error_curve(
     frame : DataFrame
         Columns "bits" (a weight), "error" (relative, from 0 to 1), "series" (one line
         each) and "block" (weights that share a scale: written at the points).
-    ax, title
-        As in `bit_layout`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or empty.
     """
     rows = require_columns(frame, "bits", "error", "series", "block")
     ax = new_axes(ax, title)
     for i, (name, line) in enumerate(rows.groupby("series", sort=False)):
-        look = class_style(i)
+        style = class_style(i)
         line = line.sort_values("bits")
-        ax.plot(line["bits"], line["error"], marker=look.marker, color=look.color,
-                label=str(name))  # fmt: skip
-        for bits, error, block in line[["bits", "error", "block"]].itertuples(
-            index=False
-        ):
-            ax.annotate(
-                f"{block:,.0f}",
-                (bits, error),
-                xytext=(-8, -4) if i % 2 else (0, -16),
-                textcoords="offset points",
-                ha="right" if i % 2 else "center",
-                fontsize=9,
-                color=ink(look.color),
-            )
+        how: Any = {"marker": style.marker, "color": style.color, "label": str(name)}
+        ax.plot(line["bits"], line["error"], **how)
+        # Every other line has its numbers on the left, so that they don't meet.
+        move, ha = ((-8, -4), "right") if i % 2 else ((0, -16), "center")
+        letters: Any = {"fontsize": 9, "color": ink(style.color), "ha": ha}
+        for bits, error, block in line[["bits", "error", "block"]].to_numpy():
+            note(ax, f"{block:,.0f}", (bits, error), move, **letters)
     ax.margins(x=0.1, y=0.15)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.grid(axis="y")
@@ -233,24 +156,12 @@ def spectrum(
         Singular values of each matrix, the largest first.
     mark : int, optional
         A rank to point out.
-    ax, title
-        As in `bit_layout`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no matrix, or one is zero.
 
     Notes
     -----
-    The share is that of the squared Frobenius norm, the sum of all squared entries,
-    which is also the sum of the squared singular values. By C. Eckart, G. Young (1936),
-    "The approximation of one matrix by another of lower rank", no other matrix of that
-    rank comes closer.
+    The share is that of the squared Frobenius norm, the sum of the squared singular
+    values. By C. Eckart, G. Young (1936), "The approximation of one matrix by another
+    of lower rank", no other matrix of that rank comes closer.
     """
     spectra = {name: np.asarray(v, float) ** 2 for name, v in values.items()}
     if not spectra or not all(s.sum() > 0 for s in spectra.values()):
@@ -259,9 +170,9 @@ def spectrum(
     ends = []
     for i, (name, squares) in enumerate(spectra.items()):
         shares = np.cumsum(squares) / squares.sum()
-        look = class_style(i)
-        ax.plot(np.arange(1, len(shares) + 1), shares, color=look.color)
-        ends.append((shares, name, look.color))
+        style = class_style(i)
+        ax.plot(np.arange(1, len(shares) + 1), shares, color=style.color)
+        ends.append((shares, name, style.color))
     if mark is not None:
         ax.axvline(mark, color=OKABE_ITO["gray"], linestyle=":", linewidth=1.5)
     ax.set_xscale("log", base=2)
@@ -276,15 +187,8 @@ def spectrum(
     # Named at a low rank: at their ends all lines meet.
     for shares, name, color in ends:
         at = min(4, len(shares))
-        ax.annotate(
-            name,
-            (at, float(shares[at - 1])),
-            xytext=(-6, 6),
-            textcoords="offset points",
-            ha="right",
-            color=ink(color),
-            fontsize=10,
-        )
+        letters: Any = {"ha": "right", "color": ink(color), "fontsize": 10}
+        note(ax, name, (at, float(shares[at - 1])), (-6, 6), **letters)
     return ax
 
 
@@ -304,19 +208,6 @@ def memory_bars(
         A bar a row, a part a column, in `unit`; from top to bottom.
     unit : str
         For the axis and the sums.
-    ax : Axes, optional
-        Drawn into; a new figure by default.
-    title : str
-        The finding.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no bar, or a size is negative or missing.
     """
     values = sizes.to_numpy(float)
     if values.size == 0 or not (values >= 0).all():
@@ -324,14 +215,8 @@ def memory_bars(
     ax = new_axes(ax, title, size=(6.2, 1.5 + 0.45 * len(sizes)))
     left = np.zeros(len(sizes))
     for i, part in enumerate(sizes.columns):
-        ax.barh(
-            range(len(sizes)),
-            values[:, i],
-            left=left,
-            height=0.62,
-            color=class_style(i).color,
-            label=str(part),
-        )
+        how: Any = {"height": 0.62, "color": class_style(i).color, "label": str(part)}
+        ax.barh(range(len(sizes)), values[:, i], left=left, **how)
         left += values[:, i]
     _name_bars(ax, [str(name) for name in sizes.index], left)
     ax.set(xlabel=f"memory ({unit})", xlim=(0, 1.14 * left.max()))
@@ -359,17 +244,6 @@ def loss_bars(
         From top to bottom; the first one is drawn in gray, with a line down from it.
     unit : str
         For the axis.
-    ax, title
-        As in `memory_bars`.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If there is no variant, or a loss is negative or no number.
     """
     names, values = list(losses), np.array(list(losses.values()), float)
     if values.size == 0 or not (values >= 0).all():
@@ -387,14 +261,8 @@ def _name_bars(ax: Axes, names: Sequence[str], lengths: NDArray[np.float64]) -> 
     """Write each bar's name before it and its length behind it, the first on top."""
     for row, value in enumerate(lengths):
         digits = 0 if value >= 100 else 1 if value >= 10 else 2
-        ax.annotate(
-            f"{value:,.{digits}f}",
-            (value, row),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=10,
-        )
+        text = f"{value:,.{digits}f}"
+        note(ax, text, (value, row), (5, 0), va="center", fontsize=10)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)

@@ -64,11 +64,6 @@ def test_a_classifier_that_knows_itself_has_no_error():
     assert boasting.bins["gap"].iloc[-1] == pytest.approx(-0.25)
 
 
-def test_the_error_says_what_it_rests_on():
-    found = calibration.reliability([0, 1, 2], [0, 1, -1], [0.9, 0.9, math.nan])
-    assert "error 0.100 in 10 bins, over 2 answers to 3 rows" in str(found)
-
-
 @settings(deadline=None)
 @given(rows)
 def test_the_abstention_curve_is_the_accuracy_above_each_threshold(drawn):

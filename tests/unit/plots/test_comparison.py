@@ -1,71 +1,55 @@
-"""Figures of the comparison: what they show, where names stand, what they refuse."""
+"""Figures that compare methods: what they show, where names stand, what they refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
-
-import matplotlib as mpl
-
-mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
 
-from chapterlib.metrics import calibration, significance
-from chapterlib.plots import comparison, curves as curve_plots
-from chapterlib.plots.style import METHOD_STYLES, label_points, new_axes, short_names
+from chapterlib.metrics import significance
+from chapterlib.plots import comparison
+from chapterlib.plots.style import METHOD_STYLES
 from chapterlib.reporting import costs
+
+from .checks import follows_the_rules, written
 
 METHODS = list(METHOD_STYLES)
 
 
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def written(ax: Axes) -> list[str]:
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def answers(n: int = 600):
-    """Draw true classes, and answers with the confidence of a few methods."""
-    rng = np.random.default_rng(0)
-    y_true = rng.integers(0, 4, n)
-    found = {}
-    for slug, skill in (("probe", 2.5), ("lora", 3.0), ("zero-shot", 0.5)):
-        scores = rng.normal(size=(n, 4))
-        scores[np.arange(n), y_true] += skill
-        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-        found[slug] = calibration.top_label(shares)
-    return y_true, found
-
-
-def reliabilities() -> dict[str, calibration.Reliability]:
-    y_true, found = answers()
-    return {
-        slug: calibration.reliability(y_true, *made) for slug, made in found.items()
-    }
-
-
-def curves() -> dict[str, pd.DataFrame]:
-    y_true, found = answers()
-    return {slug: calibration.abstention_curve(y_true, *m) for slug, m in found.items()}
+def rungs(n=4):
+    accuracy = np.linspace(0.92, 0.8, n)
+    return pd.DataFrame(
+        {
+            "method": ["lora", "probe", "tfidf", "zero-shot"][:n],
+            "title": ["LoRA", "Probe", "TF-IDF", "Zero-shot"][:n],
+            "model": ["embedded", "embedded", None, "embedded"][:n],
+            "labels": [2048, 512, 512, 0][:n],
+            "seeds": [1, 3, 1, 1][:n],
+            "accuracy": accuracy,
+            "low": accuracy - 0.01,
+            "high": accuracy + 0.01,
+            "test_rows": 3800,
+            "level": 0.95,
+            "data": "AG News",
+        }
+    )
 
 
 def differences() -> pd.DataFrame:
-    y_true, found = answers()
-    return significance.pairwise_differences(
-        y_true, {slug: predictions for slug, (predictions, _) in found.items()}
-    )
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 4, 600)
+    wrong = (y_true + rng.integers(1, 4, 600)) % 4
+    given = {
+        slug: np.where(rng.random(600) < share, y_true, wrong)
+        for slug, share in (("probe", 0.8), ("lora", 0.87), ("zero-shot", 0.4))
+    }
+    return significance.pairwise_differences(y_true, given)
 
 
 def runs(n: int = len(METHODS)) -> pd.DataFrame:
@@ -85,109 +69,82 @@ def leads() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "labels", "points"])
 
 
+def lines(found: costs.BreakEven, **options):
+    """Draw both models' costs around the crossing, or around 10,000 articles."""
+    counts = np.geomspace(100, 10**7, 200)
+    own, hosted = found.small_costs(counts), found.hosted_costs(counts)
+    crossing = found.articles
+    return comparison.break_even_lines(
+        counts, own, hosted, crossing=crossing, **options
+    )
+
+
 CASES = {
-    "reliability": (curve_plots.reliability_diagram, [reliabilities()], {}),
-    "reliability: one": (
-        curve_plots.reliability_diagram,
-        [reliabilities()["probe"]],
-        {},
-    ),
-    "abstention": (curve_plots.abstention_lines, [curves()], {}),
-    "cost": (
-        comparison.accuracy_against,
-        [runs(), "cost"],
-        {"x_label": "US dollars for 1,000 articles"},
-    ),
+    "ladder": (comparison.ladder, rungs()),
+    "ladder: one": (comparison.ladder, rungs(1)),
+    "ladder: gaps": (comparison.ladder, rungs().assign(low=np.nan, high=np.nan)),
+    "differences": (comparison.difference_matrix, differences()),
+    "differences: one": (comparison.difference_matrix, differences()[:1]),
+    "leads": (comparison.leads_by_draw, leads()),
+    "leads: one": (comparison.leads_by_draw, leads()[:1]),
+    "cost": (comparison.accuracy_against, runs(), "cost"),
     "cost: one": (
         comparison.accuracy_against,
-        [runs(1).drop(columns=["low", "high"]), "cost"],
-        {"x_label": "GB"},
+        runs(1).drop(columns=["low", "high"]),
+        "cost",
     ),
-    "differences": (comparison.difference_matrix, [differences()], {}),
-    "differences: one": (comparison.difference_matrix, [differences()[:1]], {}),
-    "leads": (comparison.leads_by_draw, [leads()], {"rival": "probe"}),
-    "leads: one": (comparison.leads_by_draw, [leads()[:1]], {"rival": "probe"}),
-    "break-even": (
-        comparison.break_even_lines,
-        [costs.break_even(0.001, machine=365)],
-        {},
-    ),
-    "break-even: never": (
-        comparison.break_even_lines,
-        [costs.break_even(0.001, 0.002)],
-        {},
-    ),
+    "break-even": (lines, costs.break_even(0.001, machine=365)),
+    "break-even: never": (lines, costs.break_even(0.001, 0.002)),
+}
+OPTIONS = {
+    comparison.ladder: {"names_on_y": True},
+    comparison.difference_matrix: {"names_on_y": True},
+    comparison.leads_by_draw: {"rival": "probe"},
+    comparison.accuracy_against: {"x_label": "US dollars for 1,000 articles"},
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_every_figure_is_titled_labeled_and_within_its_page(case, recwarn):
-    draw, data, options = case
-    title = "A finding that is long enough to be broken into two lines of the figure"
-    ax = draw(*data, title=title, **options)
-    ax.figure.canvas.draw()
-    assert ax.get_title().replace("\n", " ") == title
-    assert ax.get_xlabel()
-    assert ax.get_ylabel() or draw is comparison.difference_matrix
-    page = ax.figure.bbox
-    for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts):
-        box = text.get_window_extent()
-        assert page.x0 <= box.x0
-        assert box.x1 <= page.x1 + 1
-        assert page.y0 <= box.y0
-        assert box.y1 <= page.y1
-    assert not [str(w.message) for w in recwarn]
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_figures_that_compare_follow_the_rules(case):
+    follows_the_rules(*case, **OPTIONS.get(case[0], {}))
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_every_figure_fits_axes_given_and_leaves_settings_alone(case):
-    draw, data, options = case
-    before = dict(mpl.rcParams)
-    figure, ax = plt.subplots()
-    assert draw(*data, ax=ax, **options) is ax
-    assert plt.get_fignums() == [figure.number]
-    assert dict(mpl.rcParams) == before
+# ---- the ladder ----
 
 
-# ---- reliability and abstention ----
+def test_the_ladder_is_sorted_and_tells_the_labels():
+    ax = comparison.ladder(rungs().sample(frac=1, random_state=0))
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names == [
+        "LoRA\n2,048 labels",
+        "Probe\n512 labels, mean of 3 seeds",
+        "TF-IDF\n512 labels",
+        "Zero-shot\nno labels",
+    ]
+    assert written(ax)[0] == "0.920"
+    low, high = ax.get_ylim()
+    assert low > high
+    assert "3,800 test rows of AG News" in ax.get_xlabel()
 
 
-def test_the_reliability_diagram_shows_the_bins_and_names_the_error():
-    found = reliabilities()
-    ax = curve_plots.reliability_diagram(found)
-    bins = found["probe"].bins.query("rows >= 10")
-    diagonal, probe = ax.lines[:2]
-    assert_allclose(diagonal.get_xdata(), diagonal.get_ydata())
-    assert_allclose(probe.get_xdata(), bins["confidence"])
-    assert_allclose(probe.get_ydata(), bins["accuracy"])
-    assert f"Probe ({found['probe'].error:.3f})" in written(ax)
-    alone = curve_plots.reliability_diagram(found["lora"])
-    assert written(alone) == [f"error {found['lora'].error:.3f}"]
+def test_the_ladder_draws_the_best_budget_of_each_method():
+    fewer = rungs(1).assign(labels=32, accuracy=0.5)
+    names = comparison.ladder(pd.concat([fewer, rungs(1)])).get_yticklabels()
+    assert [name.get_text() for name in names] == ["LoRA\n2,048 labels"]
 
 
-def test_bins_with_few_rows_are_not_drawn():
-    few = calibration.reliability([0] * 12, [0] * 12, [0.95] * 11 + [0.3])
-    ax = curve_plots.reliability_diagram(few)
-    assert len(ax.lines[1].get_xdata()) == 1
-    everything = curve_plots.reliability_diagram(few, least_rows=1)
-    assert len(everything.lines[1].get_xdata()) == 2
-    with pytest.raises(ValueError, match="least_rows=20"):
-        curve_plots.reliability_diagram(few, least_rows=20)
-
-
-def test_abstention_lines_begin_where_they_rest_on_enough_rows():
-    found = curves()
-    ax = curve_plots.abstention_lines(found, least_rows=60)
-    for line, curve in zip(ax.lines, found.values(), strict=True):
-        x, y = (np.asarray(values) for values in line.get_data())
-        assert x[0] == pytest.approx(60 / 600, abs=0.01)
-        assert_allclose(y[-1], curve["accuracy"].iloc[-1])
-    assert sorted(written(ax)) == ["LoRA", "Probe", "Zero-shot"]
-    with pytest.raises(ValueError, match="least_rows=601"):
-        curve_plots.abstention_lines(found, least_rows=601)
+def test_a_method_far_behind_stands_at_the_edge():
+    behind = rungs(1).assign(method="majority", title="Majority")
+    behind = behind.assign(accuracy=0.25, low=0.24, high=0.26)
+    ax = comparison.ladder(pd.concat([rungs(), behind]), start=0.5)
+    assert ax.get_xlim()[0] > 0.5
+    assert written(ax)[-1] == "0.250"
+    alone = comparison.ladder(behind, start=0.5)
+    assert alone.get_xlim()[0] < 0.25
 
 
 # ---- accuracy against cost ----
+
 
 numbers = st.integers(0, 8)
 
@@ -228,23 +185,8 @@ def test_names_cover_neither_each_other_nor_points():
     assert all(room.x0 <= box.x0 and box.x1 <= room.x1 for box in boxes)
 
 
-def test_a_name_far_from_its_point_is_led_to_it():
-    ax = new_axes(None, "Crowded")
-    ax.set(xlim=(0, 10), ylim=(0, 10))
-    points = [(5 + 0.02 * i, 5 + 0.02 * (i % 3)) for i in range(12)]
-    label_points(ax, points, [f"method {i}" for i in range(12)], ["#000000"] * 12)
-    leaders = [text for text in ax.texts if not text.get_text()]
-    assert leaders
-    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
-    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-
-
-def test_points_are_named_shortly_where_no_other_shares_the_name():
-    assert short_names(["probe", "lora"]) == {"probe": "Probe", "lora": "LoRA"}
-    both = ["probe", "probe-llama"]
-    assert short_names(both) == {"probe": "probe", "probe-llama": "probe-llama"}
-    assert short_names(both, {"probe": "Small"})["probe"] == "Small"
-    two = runs(2).assign(method=both, title=["Small", "Big"])
+def test_points_go_by_their_label_or_by_the_title_where_two_share_a_name():
+    two = runs(2).assign(method=["probe", "probe-llama"], title=["Small", "Big"])
     ax = comparison.accuracy_against(two, "cost", x_label="US dollars")
     assert sorted(written(ax)) == ["Big", "Small"]
     named = two.assign(label=["a", "b"])
@@ -317,7 +259,7 @@ def test_every_draw_has_a_mark_and_every_budget_its_mean():
 
 def test_the_lines_cross_at_the_break_even():
     result = costs.break_even(0.001, 0.0001, machine=365, training=120)
-    ax = comparison.break_even_lines(result, names=("ours", "theirs"))
+    ax = lines(result, names=("ours", "theirs"))
     small, hosted = ax.lines[:2]
     x = np.asarray(small.get_xdata())
     cheaper = np.asarray(small.get_ydata()) < np.asarray(hosted.get_ydata())
@@ -326,10 +268,11 @@ def test_the_lines_cross_at_the_break_even():
     assert not cheaper.all()
     assert "416,667 articles\nfor $416.67 a month" in written(ax)
     assert {"ours", "theirs"} <= set(written(ax))
+    assert lines(result, unit="mails").get_xlabel() == "mails a month (log scale)"
 
 
 def test_lines_that_never_cross_have_no_mark():
-    ax = comparison.break_even_lines(costs.break_even(0.001, 0.002, machine=9))
+    ax = lines(costs.break_even(0.001, 0.002, machine=9))
     assert len(ax.lines) == 2
     assert len(written(ax)) == 2
 
@@ -340,8 +283,14 @@ def test_lines_that_never_cross_have_no_mark():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: curve_plots.reliability_diagram({}), "No bin"),
-        (lambda: curve_plots.abstention_lines({}), "No curve"),
+        (lambda: comparison.ladder(rungs(0)), "nothing to draw"),
+        (lambda: comparison.ladder(pd.DataFrame()), "no column method"),
+        (
+            lambda: comparison.ladder(
+                pd.concat([rungs(1), rungs(1).assign(data="sample")])
+            ),
+            "different data",
+        ),
         (
             lambda: comparison.accuracy_against(runs(), "time", x_label="s"),
             "no column time",
@@ -353,18 +302,11 @@ def test_lines_that_never_cross_have_no_mark():
             "values above 0 only",
         ),
         (lambda: comparison.difference_matrix(runs()), "no column a"),
-        (
-            lambda: comparison.leads_by_draw(runs(), rival="probe"),
-            "no column labels",
-        ),
-        (
-            lambda: comparison.break_even_lines(costs.break_even(0, 1)),
-            "costs nothing",
-        ),
-        (
-            lambda: comparison.break_even_lines(costs.break_even(1)),
-            "costs nothing",
-        ),
+        (lambda: comparison.leads_by_draw(runs(), rival="probe"), "no column labels"),
+        (lambda: lines(costs.break_even(0, 1)), "costs nothing"),
+        (lambda: lines(costs.break_even(1)), "costs nothing"),
+        (lambda: comparison.break_even_lines([], [], []), "costs nothing"),
+        (lambda: comparison.break_even_lines([1, 2], [1, 2], [1]), "the shapes"),
         (lambda: comparison.pareto_front([1, 2], [1]), "one of each"),
         (lambda: comparison.pareto_front([1, np.nan], [1, 2]), "is missing"),
     ],

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,16 +10,7 @@ from matplotlib.axes import Axes
 
 from chapterlib.plots import weights as weight_plots
 
-
-@pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def written(ax: Axes) -> list[str]:
-    """Return the texts within the axes, as they are read."""
-    return [text.get_text() for text in ax.texts]
+from .checks import follows_the_rules, written
 
 
 def legend(ax: Axes) -> list[str]:
@@ -48,7 +33,7 @@ def points() -> pd.DataFrame:
 def test_every_bit_is_drawn_in_the_color_of_its_job() -> None:
     ax = weight_plots.bit_layout(title="Bits")
     layouts = weight_plots.FORMATS.values()
-    assert len(ax.patches) == sum(sum(layout) for layout in layouts) == 68
+    assert len(ax.patches) == sum(sum(layout.values()) for layout in layouts) == 68
     assert written(ax) == ["32 bits", "16 bits", "16 bits", "4 bits"]
     assert [t.get_text() for t in ax.get_yticklabels()] == list(weight_plots.FORMATS)
     assert legend(ax) == ["sign", "exponent", "fraction", "level"]
@@ -56,15 +41,6 @@ def test_every_bit_is_drawn_in_the_color_of_its_job() -> None:
     assert len(set(colors[:32])) == 3
     assert len(set(colors[-4:])) == 1
     assert ax.get_title() == "Bits"
-
-
-def test_other_formats_can_be_drawn() -> None:
-    layout = weight_plots.BitLayout(sign=1, exponent=4, fraction=3)
-    ax = weight_plots.bit_layout({"float8": layout})
-    assert len(ax.patches) == 8
-    assert legend(ax) == ["sign", "exponent", "fraction"]
-    with pytest.raises(ValueError, match="at least one"):
-        weight_plots.bit_layout({})
 
 
 def test_levels_stand_below_the_weights() -> None:
@@ -152,14 +128,28 @@ def test_losses_are_measured_by_the_first() -> None:
             weight_plots.loss_bars(losses)
 
 
-def test_figures_can_be_drawn_into_given_axes() -> None:
-    _, axes = plt.subplots(2, 2)
-    frame = pd.DataFrame({"weights": [1.0]}, index=["a"])
-    drawn = (
-        weight_plots.bit_layout(ax=axes[0, 0]),
-        weight_plots.error_curve(points(), ax=axes[0, 1]),
-        weight_plots.spectrum({"a": [2.0, 1.0]}, ax=axes[1, 0]),
-        weight_plots.memory_bars(frame, ax=axes[1, 1]),
-    )
-    assert list(drawn) == list(axes.flat)
-    assert all(ax.get_title() for ax in drawn)
+CASES = {
+    "error": (weight_plots.error_curve, points()),
+    "levels": (weight_plots.weight_levels, np.linspace(-1, 1, 99) ** 3, [-1, 0, 1]),
+    "spectrum": (weight_plots.spectrum, {"a": [2.0, 1.0]}),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_figures_of_weights_follow_the_rules(case) -> None:
+    follows_the_rules(*case)
+
+
+def test_bars_of_memory_follow_the_rules() -> None:
+    frame = pd.DataFrame({"weights": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
+    follows_the_rules(weight_plots.memory_bars, frame, names_on_y=True)
+
+
+def test_bars_of_losses_follow_the_rules() -> None:
+    follows_the_rules(weight_plots.loss_bars, {"a": 1, "b": 2.0}, names_on_y=True)
+
+
+def test_bits_can_be_drawn_into_given_axes() -> None:
+    _, ax = plt.subplots()
+    assert weight_plots.bit_layout(ax=ax) is ax
+    assert ax.get_title()

@@ -92,7 +92,7 @@ def test_a_stray_character_is_named():
 
 def test_a_record_holds_what_metrics_say():
     record = make()
-    found = evaluation.evaluate(Y_TRUE, Y_PRED)
+    found = evaluation.evaluate(Y_TRUE, Y_PRED, record.data.label_names)
     assert record.metrics.accuracy == found.accuracy == 0.75
     assert (record.metrics.low, record.metrics.high) == found.interval
     assert record.metrics.answered == 7

@@ -1,0 +1,212 @@
+"""Figures with lines: what they show, and what they refuse."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+from chapterlib.metrics import calibration, evaluation
+from chapterlib.plots import curves as curve_plots
+from chapterlib.plots.curves import loss_curve
+
+from .checks import follows_the_rules, written
+
+HISTORY = [
+    {"step": 1, "epoch": 0.5, "loss": 2.0},
+    {"step": 2, "epoch": 1.0, "loss": 1.0},
+    {"step": 2, "epoch": 1.0, "eval_loss": 1.2, "eval_accuracy": 0.5},
+]
+
+
+def curves(**columns):
+    frame = pd.DataFrame(
+        {
+            "method": ["tfidf"] * 3 + ["probe"] * 3 + ["zero-shot"],
+            "labels": [32, 128, 512, 32, 128, 512, 0],
+            "accuracy": [0.5, 0.65, 0.8, 0.7, 0.8, 0.86, 0.6],
+        }
+    )
+    frame["low"], frame["high"] = frame["accuracy"] - 0.02, frame["accuracy"] + 0.02
+    return frame.assign(**columns)
+
+
+def layers():
+    return pd.DataFrame(
+        {
+            "layer": [0, 1, 2] * 2,
+            "pooling": ["mean"] * 3 + ["last"] * 3,
+            "accuracy": [0.5, 0.8, 0.7, 0.4, 0.6, np.nan],
+        }
+    )
+
+
+def answers(n: int = 600):
+    """Draw true classes, and answers with the confidence of a few methods."""
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 4, n)
+    found = {}
+    for slug, skill in (("probe", 2.5), ("lora", 3.0), ("zero-shot", 0.5)):
+        scores = rng.normal(size=(n, 4))
+        scores[np.arange(n), y_true] += skill
+        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        found[slug] = calibration.top_label(shares)
+    return y_true, found
+
+
+def reliabilities() -> dict[str, calibration.Reliability]:
+    y_true, found = answers()
+    return {
+        slug: calibration.reliability(y_true, *made) for slug, made in found.items()
+    }
+
+
+def abstentions() -> dict[str, pd.DataFrame]:
+    y_true, found = answers()
+    return {slug: calibration.abstention_curve(y_true, *m) for slug, m in found.items()}
+
+
+CASES = {
+    "intervals": (curve_plots.interval_widths,),
+    "intervals: one": (curve_plots.interval_widths, [300]),
+    "learning": (curve_plots.learning_curve, curves()),
+    "learning: one": (curve_plots.learning_curve, curves()[:1]),
+    "learning: no labels": (curve_plots.learning_curve, curves()[6:]),
+    "learning: gaps": (curve_plots.learning_curve, curves(low=np.nan)),
+    "layers": (curve_plots.layer_curve, layers()),
+    "layers: one": (curve_plots.layer_curve, layers()[:1]),
+    "losses": (loss_curve, {"LoRA": HISTORY, "full": HISTORY[:2]}),
+    "losses: one": (loss_curve, {"LoRA": HISTORY[:1]}),
+    "reliability": (curve_plots.reliability_diagram, reliabilities()),
+    "reliability: one": (curve_plots.reliability_diagram, reliabilities()["probe"]),
+    "abstention": (curve_plots.abstention_lines, abstentions()),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_figures_with_lines_follow_the_rules(case):
+    follows_the_rules(*case)
+
+
+def test_interval_widths_are_those_of_wilson():
+    ax = curve_plots.interval_widths([100, 300], shares=[0.85])
+    low, high = evaluation.wilson(255, 300)
+    assert np.asarray(ax.lines[0].get_ydata())[1] == pytest.approx(100 * (high - low))
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["100", "300"]
+
+
+def test_the_learning_curve_has_real_numbers_and_names_at_its_ends():
+    ax = curve_plots.learning_curve(curves())
+    assert ax.get_xscale() == "log"
+    assert list(ax.get_xticks()) == [32, 128, 512]
+    assert sorted(written(ax)) == ["Probe", "TF-IDF", "Zero-shot (no labels)"]
+    assert ax.get_legend() is None
+
+
+def test_ticks_that_would_run_together_are_left_out():
+    labels = [8, 9, 16, 32, 64, 128, 256, 512, 1024, 2048, 14112]
+    frame = pd.DataFrame({"method": "probe", "labels": labels, "accuracy": 0.5})
+    ticks = list(curve_plots.learning_curve(frame).get_xticks())
+    assert ticks[-1] == 14112
+    assert np.diff(np.log2(ticks)).min() > 1
+
+
+def test_variants_of_one_method_are_told_apart():
+    two = pd.concat(
+        [curves(method="probe-a", title="Small"), curves(method="probe-b", title="Big")]
+    )
+    ax = curve_plots.learning_curve(two[two["labels"] > 0])
+    assert sorted(written(ax)) == ["Big", "Small"]
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle()
+    untitled = curve_plots.learning_curve(two.drop(columns="title"))
+    assert sorted(written(untitled)) == ["probe-a", "probe-b"]
+
+
+# ---- losses ----
+
+
+def test_lines_are_losses_and_dots_held_out_rows() -> None:
+    ax = loss_curve({"LoRA": HISTORY, "full": HISTORY[:2]}, smooth=2, title="Found")
+    assert ax.get_title() == "Found"
+    raw, mean, held, *other = ax.lines
+    assert list(raw.get_ydata()) == [2.0, 1.0]
+    assert list(mean.get_ydata()) == [2.0, 1.5]
+    assert (list(held.get_xdata()), list(held.get_ydata())) == ([1.0], [1.2])
+    assert held.get_linestyle() == "None"
+    assert len(other) == 2
+    assert {text.get_text() for text in ax.texts} == {"LoRA", "full"}
+    assert "held-out" in ax.get_xlabel()
+    assert "nats" in ax.get_ylabel()
+
+
+def test_without_held_out_rows_none_are_named() -> None:
+    _, given = plt.subplots()
+    ax = loss_curve({"LoRA": HISTORY[:2]}, ax=given)
+    assert ax is given
+    assert ax.get_xlabel() == "epoch"
+
+
+# ---- reliability and abstention ----
+
+
+def test_the_reliability_diagram_shows_the_bins_and_names_the_error():
+    found = reliabilities()
+    ax = curve_plots.reliability_diagram(found)
+    bins = found["probe"].bins.query("rows >= 10")
+    diagonal, probe = ax.lines[:2]
+    assert_allclose(diagonal.get_xdata(), diagonal.get_ydata())
+    assert_allclose(probe.get_xdata(), bins["confidence"])
+    assert_allclose(probe.get_ydata(), bins["accuracy"])
+    assert f"Probe ({found['probe'].error:.3f})" in written(ax)
+    alone = curve_plots.reliability_diagram(found["lora"])
+    assert written(alone) == [f"error {found['lora'].error:.3f}"]
+
+
+def test_bins_with_few_rows_are_not_drawn():
+    few = calibration.reliability([0] * 12, [0] * 12, [0.95] * 11 + [0.3])
+    ax = curve_plots.reliability_diagram(few)
+    assert len(ax.lines[1].get_xdata()) == 1
+    everything = curve_plots.reliability_diagram(few, least_rows=1)
+    assert len(everything.lines[1].get_xdata()) == 2
+    with pytest.raises(ValueError, match="least_rows=20"):
+        curve_plots.reliability_diagram(few, least_rows=20)
+
+
+def test_abstention_lines_begin_where_they_rest_on_enough_rows():
+    found = abstentions()
+    ax = curve_plots.abstention_lines(found, least_rows=60)
+    for line, curve in zip(ax.lines, found.values(), strict=True):
+        x, y = (np.asarray(values) for values in line.get_data())
+        assert x[0] == pytest.approx(60 / 600, abs=0.01)
+        assert_allclose(y[-1], curve["accuracy"].iloc[-1])
+    assert sorted(written(ax)) == ["LoRA", "Probe", "Zero-shot"]
+    with pytest.raises(ValueError, match="least_rows=601"):
+        curve_plots.abstention_lines(found, least_rows=601)
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: curve_plots.interval_widths([]), "give counts"),
+        (lambda: curve_plots.interval_widths([0]), "give counts"),
+        (lambda: curve_plots.learning_curve(curves().drop(columns="labels")), "labels"),
+        (
+            lambda: curve_plots.learning_curve(curves(accuracy=np.nan)),
+            "nothing to draw",
+        ),
+        (lambda: curve_plots.layer_curve(curves()), "layer, pooling"),
+        (lambda: curve_plots.reliability_diagram({}), "No bin"),
+        (lambda: curve_plots.abstention_lines({}), "No curve"),
+        (lambda: loss_curve({}), "at least one run"),
+        (lambda: loss_curve({"new": []}), "'new' holds no loss"),
+        (lambda: loss_curve({"judged": HISTORY[2:]}), "'judged' holds no loss"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
