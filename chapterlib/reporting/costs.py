@@ -133,15 +133,6 @@ class Price(BaseModel):
         return HOURS_A_MONTH * self.hour
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What some work takes: dollars, seconds, kilowatt-hours; None: not known."""
-
-    usd: float
-    seconds: float | None = None
-    kwh: float | None = None
-
-
 def token_price(name: str) -> Price:
     """Look up the price of a hosted model; ValueError lists the names there are."""
     return _named("tokens", name)
@@ -168,10 +159,7 @@ def price_table() -> pd.DataFrame:
 def _read() -> dict[str, dict[str, Price]]:
     """Read the prices by kind ("tokens" or "machines") and name."""
     found = yaml.safe_load(data_file("prices.yaml").read_text(encoding="utf-8"))
-    return {
-        kind: {row["name"]: Price(**row) for row in rows}
-        for kind, rows in found.items()
-    }
+    return {kind: {p["name"]: Price(**p) for p in some} for kind, some in found.items()}
 
 
 def _named(kind: str, name: str) -> Price:
@@ -188,20 +176,25 @@ def token_cost(
     prompt_tokens: float,
     completion_tokens: float,
     price: str | Price | tuple[float, float],
-) -> Cost:
-    """Turn tokens into money; ValueError names what is unknown or no amount.
+) -> float:
+    """Turn tokens into dollars.
 
     Parameters
     ----------
     prompt_tokens, completion_tokens : float
-        As in `Usage`, or means of one article.
+        As in `Usage`, or means of one text.
     price : str, Price or (float, float)
         A name for `token_price`, a price, or dollars for a million tokens of prompts
         and of replies.
 
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or a number is negative or not finite.
+
     Examples
     --------
-    >>> round(token_cost(1_000, 100, (0.40, 1.60)).usd, 6)
+    >>> round(token_cost(1_000, 100, (0.40, 1.60)), 6)
     0.00056
     """
     if isinstance(price, str):
@@ -210,47 +203,34 @@ def token_cost(
         price = price.input, price.output
     check_amounts(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     check_amounts(input_price=price[0], output_price=price[1])
-    return Cost((prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6)
+    return (prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6
 
 
-def machine_cost(
-    seconds: float,
-    machine: str | Price | float = 0.0,
-    *,
-    watts: float | None = None,
-    usd_per_kwh: float = 0.0,
-) -> Cost:
-    """Turn time on a machine into money, and into energy where its power is known.
+def machine_cost(seconds: float, machine: str | Price | float) -> float:
+    """Turn time on a machine into dollars.
 
     Parameters
     ----------
     seconds : float
         How long the machine was at work.
     machine : str, Price or float
-        A name for `machine_price`, a price, or dollars an hour; 0 for your own.
-    watts, usd_per_kwh : float
-        Power that it draws at work, if you know it, and what you pay for energy; a
-        rented machine's price includes it.
+        A name for `machine_price`, a price, or dollars an hour.
 
     Raises
     ------
     ValueError
-        If the name is unknown, a number is negative or not finite, or energy has a
-        price but the power is not known.
+        If the name is unknown, or a number is negative or not finite.
 
     Examples
     --------
-    >>> machine_cost(7200, watts=100, usd_per_kwh=0.25)
-    Cost(usd=0.05, seconds=7200, kwh=0.2)
+    >>> machine_cost(1800, 0.50)
+    0.25
     """
     if isinstance(machine, str):
         machine = machine_price(machine)
     hour = machine.hour if isinstance(machine, Price) else machine
-    check_amounts(seconds=seconds, machine=hour, watts=watts, usd_per_kwh=usd_per_kwh)
-    if watts is None and usd_per_kwh:
-        raise ValueError("usd_per_kwh needs watts: say what power the machine draws.")
-    kwh = None if watts is None else watts * seconds / 3.6e6
-    return Cost(seconds / 3600 * hour + usd_per_kwh * (kwh or 0.0), seconds, kwh)
+    check_amounts(seconds=seconds, machine=hour)
+    return seconds / 3600 * hour
 
 
 class Slider(NamedTuple):

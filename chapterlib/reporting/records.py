@@ -115,23 +115,17 @@ class DataUsed(_Frozen):
 
     @classmethod
     def of(
-        cls,
-        info: DataInfo,
-        *,
-        train: Dataset | None,
-        test: Dataset,
-        per_class: int | None = None,
+        cls, info: DataInfo, train: Dataset, test: Dataset, per_class: int | None = None
     ) -> DataUsed:
-        """Describe the rows that were fitted, if any, and predicted, of such a set."""
-        n_train = 0 if train is None else len(train)
+        """Describe the rows that were fitted, none or some, and predicted, of a set."""
         return cls(
             name=info.name,
             origin=info.origin,
-            train_fingerprint=None if train is None else fingerprint(train),
+            train_fingerprint=fingerprint(train) if len(train) else None,
             test_fingerprint=fingerprint(test),
-            n_train=n_train,
+            n_train=len(train),
             n_test=len(test),
-            labels_used=n_train,
+            labels_used=len(train),
             per_class=per_class,
             label_names=tuple(test.features["label"].names),
         )

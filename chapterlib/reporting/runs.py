@@ -181,16 +181,11 @@ def measure_all(
     ----------
     ds : DatasetDict
     folder : path, optional
-        By default `settings.results_folder`.
+        Of the records; by default `settings.results_folder`.
     only : sequence of str
         Slugs of methods; all by default.
     force : bool
         Run also what has a current record.
-
-    Returns
-    -------
-    list of Path
-        The files written.
 
     Raises
     ------
@@ -331,10 +326,7 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     source = loading.resolve() if run.method.uses_model else None
     train = run.train_rows(ds)
     used = records.DataUsed.of(
-        sampling.describe(ds),
-        train=train if len(train) else None,
-        test=run.test_rows(ds),
-        per_class=run.per_class or None,
+        sampling.describe(ds), train, run.test_rows(ds), run.per_class or None
     )
     return {
         "method": run.method.slug,
@@ -365,12 +357,10 @@ def train(config: RunConfig) -> records.RunRecord | None:
     """
     ds = sampling.load_ag_news(config.data)
     train, test = ds["train"], ds["test"]
-    if config.train_per_class is not None:
-        train = sampling.balanced_sample(
-            train, config.train_per_class, seed=config.seed
-        )
-    if config.test_per_class is not None:
-        test = sampling.balanced_sample(test, config.test_per_class, seed=config.seed)
+    if n := config.train_per_class:
+        train = sampling.balanced_sample(train, n, seed=config.seed)
+    if n := config.test_per_class:
+        test = sampling.balanced_sample(test, n, seed=config.seed)
     try:
         options = preset(config.preset, **{"seed": config.seed, **config.params})
         classifier = FinetunedClassifier(**options)
@@ -389,10 +379,7 @@ def train(config: RunConfig) -> records.RunRecord | None:
         model=source.name,
         model_sha256=source.sha256,
         data=records.DataUsed.of(
-            sampling.describe(ds),
-            train=train,
-            test=test,
-            per_class=config.train_per_class,
+            sampling.describe(ds), train, test, config.train_per_class
         ),
         seed=config.seed,
         params={name: repr(value) for name, value in sorted(options.items())},

@@ -158,11 +158,11 @@ def test_seventy_seven_classes_fit(tmp_path):
 def test_data_used_is_read_from_the_datasets(tiny_news):
     test = tiny_news["test"]
     info = sampling.describe(datasets.DatasetDict(train=test, test=test))
-    used = records.DataUsed.of(info, train=test, test=test, per_class=4)
+    used = records.DataUsed.of(info, test, test, per_class=4)
     assert (used.n_train, used.n_test, used.labels_used) == (16, 16, 16)
     assert used.label_names == tuple(test.features["label"].names)
     assert used.train_fingerprint == used.test_fingerprint == sampling.fingerprint(test)
-    none = records.DataUsed.of(info, train=None, test=test)
+    none = records.DataUsed.of(info, test.select([]), test)
     assert (none.n_train, none.labels_used, none.train_fingerprint) == (0, 0, None)
 
 
