@@ -32,6 +32,12 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return told
 
 
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare records the measurement of the type that the machine computes in."""
+    monkeypatch.setenv("CHAPTERLIB_DTYPE", "float32")
+
+
 @pytest.fixture
 def loaded(
     tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch

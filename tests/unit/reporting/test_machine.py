@@ -100,6 +100,7 @@ def test_the_machine_is_described():
 def test_the_type_that_the_machine_computes_in_is_told(monkeypatch):
     from chapterlib.models import devices
 
+    monkeypatch.delenv("CHAPTERLIB_DTYPE")
     monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.0)
     monkeypatch.setattr(devices, "pick_device", lambda: devices.torch.device("cpu"))
     assert machine.hardware()["dtype"] == "bfloat16"
@@ -108,7 +109,10 @@ def test_the_type_that_the_machine_computes_in_is_told(monkeypatch):
 
 
 def test_the_processor_is_named_on_other_systems_too(monkeypatch):
-    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    def no_such_file(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_such_file)
     assert machine._cpu_model() == (platform.processor() or platform.machine())
     monkeypatch.setattr(sys, "platform", "darwin")
     done = subprocess.CompletedProcess([], 0, stdout="Apple M9\n")
@@ -130,4 +134,8 @@ def test_the_code_digest_follows_the_code_alone(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_bytes(b"x = 1\r\n")
     assert machine.code_digest() == before
     (tmp_path / "a.py").write_bytes(b"x = 2\n")
-    assert machine.code_digest() != before
+    changed = machine.code_digest()
+    assert changed != before
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "b.py").write_bytes(b"y = 1\n")
+    assert machine.code_digest() not in (before, changed)
