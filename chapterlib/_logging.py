@@ -11,15 +11,10 @@ from contextlib import contextmanager
 def hide_known_noise() -> None:
     """Drop a line that ``bitsandbytes`` logs when a CPU lacks an optional kernel.
 
-    It is logged at the import, which ``peft`` does too, and looks like an error to
-    readers. Nothing that this package does needs that kernel.
+    It looks like an error to readers, and nothing that this package does needs it.
     """
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    log.addFilter(_not_about_the_kernel)
-
-
-def _not_about_the_kernel(line: logging.LogRecord) -> bool:
-    return "gemm_4bit_forward" not in str(line.msg)
+    log.addFilter(lambda line: "gemm_4bit_forward" not in str(line.msg))
 
 
 @contextmanager
@@ -27,12 +22,6 @@ def quiet() -> Iterator[None]:
     """Hold back the log lines, warnings and bars of ``transformers`` and its kin.
 
     Errors still pass, and what was set before is set again afterwards.
-
-    Examples
-    --------
-    >>> from chapterlib.models import quiet
-    >>> with quiet():
-    ...     pass  # load a model here
     """
     from transformers.utils import logging as transformers_logging
 

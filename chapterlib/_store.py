@@ -30,23 +30,8 @@ class VectorStore:
     that returned, and none of the call that did not. Two processes may write at once;
     the second to store a row finds it there.
 
-    Parameters
-    ----------
-    path : path
-        The file, made on first use together with its folder.
-
-    Raises
-    ------
-    StoreError
-        If the file is no store, or is damaged; the message names it.
-
-    Examples
-    --------
-    >>> import tempfile, numpy as np
-    >>> store = VectorStore(Path(tempfile.mkdtemp()) / "v.sqlite")
-    >>> store.put([("a text", "mean", np.zeros(3, dtype=np.float32))])
-    >>> sorted(store.get(["a text", "another"], "mean"))
-    ['a text']
+    The file is made on first use, together with its folder. StoreError, which names
+    it, if it is no store or damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -67,23 +52,20 @@ class VectorStore:
         for start in range(0, len(keys), CHUNK):
             chunk = keys[start : start + CHUNK]
             marks = ",".join("?" * len(chunk))
-            rows = self._run(
-                "SELECT text, vector FROM vectors "
-                f"WHERE kind = ? AND text IN ({marks})",
-                [(kind, *chunk)],
+            query = (
+                f"SELECT text, vector FROM vectors WHERE kind=? AND text IN ({marks})"
             )
+            rows = self._run(query, [(kind, *chunk)])
             found.update({by_key[key]: np.frombuffer(v, np.float32) for key, v in rows})
         return found
 
     def put(self, rows: Iterable[Row]) -> None:
         """Store (text, kind, vector) rows; rows that are there already stay."""
-        self._run(
-            "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)",
-            [
-                (_key(text), kind, np.asarray(vector, np.float32).tobytes())
-                for text, kind, vector in rows
-            ],
-        )
+        values = [
+            (_key(text), kind, np.asarray(vector, np.float32).tobytes())
+            for text, kind, vector in rows
+        ]
+        self._run("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", values)
 
     def keep(self, batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
         """Pass batches of rows on, and `put` them every few seconds.
@@ -121,6 +103,5 @@ class VectorStore:
 
 
 def _key(text: str) -> bytes:
-    return hashlib.blake2b(
-        text.encode("utf-8", "surrogatepass"), digest_size=16
-    ).digest()
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -7,6 +7,7 @@ Every field can be set by an environment variable or by a line in a `.env` file
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,15 +26,7 @@ PACKAGE = Path(__file__).parent
 
 
 class Tier(NamedTuple):
-    """What one size of machine can do while a reader waits.
-
-    Attributes
-    ----------
-    model : str
-        As the setting of that name.
-    train_per_class, test_per_class : int
-        Rows a class that a chapter works on live.
-    """
+    """What one size of machine can do while a reader waits: as the settings' names."""
 
     model: str
     train_per_class: int
@@ -75,24 +68,17 @@ class Settings(BaseSettings):
         Where run records are written and read; None: ``results/`` of the project.
     seed : int
         Seed of every random choice that is not made explicitly in a cell.
-    device : str or None
-        A torch device (``"cpu"``, ``"cuda:1"``, ``"mps"``); None: the best there is.
-    dtype : {"auto", "float32", "bfloat16", "float16"}
-        Number format of the model's weights; ``"auto"``: what is fastest here.
-    llm_provider : {"together", "openai", "local"} or None
-        Who serves the chat model; None: whoever `llm_base_url` or a key points to,
-        and else the embedded model on this machine.
-    llm_model : str or None
-        The name of the chat model at its provider; None: the provider's default.
-    llm_base_url : str or None
-        Where a server with OpenAI's interface listens, as in
+    device, dtype : str
+        A torch device (None: the best there is), and the number format of the model's
+        weights (``"auto"``: what is fastest here).
+    llm_provider, llm_model, llm_base_url : str or None
+        Who serves the chat model (None: whoever the address or a key points to, and
+        else the embedded model on this machine), its name there (None: the provider's
+        default), and the address of a server with OpenAI's interface, as in
         ``http://127.0.0.1:8000/v1``.
-    requests_per_second : float or None
-        No more requests than that are sent to the chat model; None: no limit.
-    budget_tokens : int or None
-        Tokens of prompts and replies that one run may take; None: no limit.
-    budget_usd : float or None
-        US dollars that one run may take; None: no limit.
+    requests_per_second, budget_tokens, budget_usd : float, int, float or None
+        No more requests are sent to the chat model, and no more tokens of prompts and
+        replies, or US dollars, are spent by one run; None: no limit.
     price_prompt, price_completion : float or None
         US dollars for a million tokens of prompt and of reply.
     together_api_key, openai_api_key, hf_token : pydantic.SecretStr or None
@@ -177,10 +163,6 @@ def get_settings(**overrides: Any) -> Settings:
     **overrides
         Fields that win over both, by name.
 
-    Returns
-    -------
-    Settings
-
     Raises
     ------
     pydantic.ValidationError
@@ -210,10 +192,8 @@ def versions() -> dict[str, str]:
     """Tell the versions of Python and of the packages that matter to a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -223,13 +203,9 @@ def data_file(name: str) -> Path:
 
 
 def results_folder() -> Path:
-    """Folder of the records: the setting, else the checkout's, else the wheel's.
+    """Folder of the records: `CHAPTERLIB_RESULTS`, else the checkout's `results/`.
 
-    Returns
-    -------
-    Path
-        `CHAPTERLIB_RESULTS`; else `results/` of the checkout that this package lies
-        in; else the records that were shipped inside the installed package.
+    Without a checkout, that which was shipped inside the installed package.
     """
     chosen = get_settings().results
     if chosen is not None:

@@ -209,8 +209,8 @@ def texts(table: pd.DataFrame, runs: Sequence[RunRecord]) -> dict[str, str]:
         "labels": str(shown["Labels"]),
         "test_rows": str(shown["Test rows"]),
         "seeds": str(shown["Seeds"]),
-        "fit_time": duration(row["fit_seconds"]),
-        "predict_time": duration(row["predict_seconds"]),
+        "fit_time": tables.duration(row["fit_seconds"]).replace(" ", NBSP),
+        "predict_time": tables.duration(row["predict_seconds"]).replace(" ", NBSP),
         "memory": f"{memory / 1e9:.2f}{NBSP}GB",
         "size": str(shown["Size"]),
         "parameters": "–" if trained is None else f"{trained:,}",
@@ -230,15 +230,6 @@ def percent(share: float) -> str:
 def interval(low: float, high: float) -> str:
     """Write two shares of 1 as an interval: 88.1–90.1%."""
     return f"{100 * low:.1f}–{high:.1%}"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds in the unit that readers think in."""
-    if seconds < 99.5:
-        return f"{seconds:.3g}{NBSP}s"
-    if seconds < 5970:
-        return f"{seconds / 60:.3g}{NBSP}min"
-    return f"{seconds / 3600:.3g}{NBSP}h"
 
 
 def _parsed(request: str) -> tuple[str, dict[str, str]]:

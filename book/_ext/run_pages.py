@@ -13,7 +13,6 @@ from typing import Any
 from docutils import nodes
 from notebook_runs import Origin
 from record_pages import make_table, spell_versions
-from record_quotes import duration
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
@@ -54,6 +53,8 @@ def last_runs(notebooks: dict[str, Path], cache: Path) -> dict[str, tuple[str, s
     """
     import nbformat
     from jupyter_cache import get_cache
+
+    from chapterlib.reporting.tables import duration
 
     found = dict.fromkeys(notebooks, ("not yet", "–"))
     if not (cache / "global.db").is_file():

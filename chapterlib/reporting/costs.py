@@ -1,15 +1,14 @@
-"""From how many articles a month a small model of one's own is the cheaper one."""
+"""What answers cost: prices, a break-even with its calculator, bytes of weights."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,28 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, HttpUrl, NonNegativeFloat
 
 from chapterlib.models import sizes
-from chapterlib.models.sizes import PRESETS
 from chapterlib.reporting.records import RunRecord
 from chapterlib.settings import data_file
 
-if TYPE_CHECKING:
-    from IPython.display import HTML
+HOURS_A_MONTH = 730  # a twelfth of the 8,760 of a year
 
 
 @dataclass(frozen=True)
 class BreakEven:
     """The monthly costs of a small model of one's own and of a large hosted one.
 
-    Attributes
-    ----------
-    articles : int or None
-        From how many articles a month on the small model is cheaper; None: never.
-    fixed : float
-        Dollars a month for the small model, however many articles there are.
-    article : float
-        Dollars for each article on top.
-    hosted : float
-        Dollars for an article at the hosted model.
+    From `articles` a month on the small model is cheaper (None: never). It costs
+    `fixed` dollars a month, and `article` for each on top; the other `hosted` for each.
     """
 
     articles: int | None
@@ -56,7 +45,6 @@ class BreakEven:
         return self.hosted * np.asarray(articles, dtype=float)
 
     def __str__(self) -> str:
-        """Say from where on the small model is cheaper."""
         if self.articles is None:
             return "the small model is never cheaper"
         return f"the small model is cheaper from {self.articles:,} articles a month"
@@ -74,21 +62,14 @@ def break_even(
 
     Parameters
     ----------
-    hosted : float
-        Dollars for an article at the large hosted model.
-    article : float
-        Dollars for an article at the small one, beyond what is paid anyway: energy,
-        or time on a machine that is paid by the second.
+    hosted, article : float
+        Dollars for an article at the large hosted model, and at the small one beyond
+        what is paid anyway: energy, or time on a machine that is paid by the second.
     machine : float
-        Dollars a month for a machine that is always on, as `MachinePrice.month`.
-    training : float
-        Dollars for labels and training, paid once.
-    months : float
-        Over which `training` is spread: until the model has to be trained anew.
-
-    Returns
-    -------
-    BreakEven
+        Dollars a month for a machine that is always on, as `Price.month`.
+    training, months : float
+        Dollars for labels and training, paid once, and the months over which they are
+        spread: until the model has to be trained anew.
 
     Raises
     ------
@@ -98,9 +79,8 @@ def break_even(
     Notes
     -----
     n articles cost machine + training / months + n article on the one side, n hosted
-    on the other, so the small model is cheaper where n > fixed / (hosted - article),
-    and never unless hosted > article. One machine has to keep up with n: at s seconds
-    an article, it manages 2,628,000 / s a month.
+    on the other: the small model is cheaper where n > fixed / (hosted - article). One
+    machine has to keep up with n: at s seconds each, it manages 2,628,000 / s a month.
 
     Examples
     --------
@@ -126,161 +106,86 @@ def check_amounts(**numbers: float | None) -> None:
             raise ValueError(f"{name}={value}: give a number of at least 0.")
 
 
-# A twelfth of the 8,760 hours of a year.
-HOURS_A_MONTH = 730
+class Price(BaseModel):
+    """A list price in dollars.
 
+    For a million tokens of a hosted model's prompts (`input`) and replies (`output`),
+    or for an `hour` of a rented machine; the others are NaN. `date` is when it held:
+    ``dated`` as the source states, or when a copy was read. `quoted`: the source is
+    not the provider's own page.
+    """
 
-class _Price(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     provider: str
+    input: NonNegativeFloat = math.nan
+    output: NonNegativeFloat = math.nan
+    hour: NonNegativeFloat = math.nan
     date: date
     dated: Literal["stated", "read"]
     quoted: bool = False
     source: HttpUrl
 
-
-class TokenPrice(_Price):
-    """Dollars for a million tokens of a hosted model.
-
-    Attributes
-    ----------
-    name, provider : str
-        The model, and who sets the price.
-    input, output : float
-        For tokens of prompts and of replies; `PromptClassifier` takes them as
-        `price_prompt` and `price_completion`.
-    date : datetime.date
-        When the price held: as the source states, or when a copy of it was read.
-    dated : {"stated", "read"}
-        Which of the two.
-    quoted : bool
-        Whether the source is not the provider's own page.
-    source : HttpUrl
-        Where the price stands.
-    """
-
-    input: NonNegativeFloat
-    output: NonNegativeFloat
-
-
-class MachinePrice(_Price):
-    """Dollars for an hour of a rented machine; else as `TokenPrice`."""
-
-    hour: NonNegativeFloat
-
     @property
     def month(self) -> float:
-        """Dollars for a month in which it is never turned off."""
+        """Dollars for a machine that is never turned off."""
         return HOURS_A_MONTH * self.hour
 
 
-PriceT = TypeVar("PriceT", bound=_Price)
+def token_price(name: str) -> Price:
+    """Look up the price of a hosted model; ValueError lists the names there are."""
+    return _named("tokens", name)
 
 
-class _Prices(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tokens: tuple[TokenPrice, ...]
-    machines: tuple[MachinePrice, ...]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What some work takes.
-
-    Attributes
-    ----------
-    usd : float
-        Money.
-    seconds : float or None
-        Time, where it was measured.
-    kwh : float or None
-        Energy in kilowatt-hours, where the power is known.
-    """
-
-    usd: float
-    seconds: float | None = None
-    kwh: float | None = None
-
-    def each(self, articles: int) -> Cost:
-        """Share the cost among a number of articles.
-
-        Raises
-        ------
-        ValueError
-            If there is no article.
-        """
-        if articles < 1:
-            raise ValueError(f"articles={articles}: a share needs at least one.")
-        seconds, kwh = (
-            None if part is None else part / articles
-            for part in (self.seconds, self.kwh)
-        )
-        return Cost(self.usd / articles, seconds, kwh)
-
-
-def token_price(name: str) -> TokenPrice:
-    """Look up the price of a hosted model.
-
-    Raises
-    ------
-    ValueError
-        If the file has none; the message lists those it has.
-    """
-    return _named(_read().tokens, name)
-
-
-def machine_price(name: str) -> MachinePrice:
+def machine_price(name: str) -> Price:
     """Look up the price of a machine; ValueError as in `token_price`."""
-    return _named(_read().machines, name)
+    return _named("machines", name)
 
 
 def price_table() -> pd.DataFrame:
-    """All prices of the file, one a row, with dates and sources.
-
-    Returns
-    -------
-    DataFrame
-        `name`, `provider`, `unit`, `input`, `output` (dollars; NaN for a machine),
-        `hour` (dollars; NaN for a model), `date`, `dated`, `quoted`, `source`.
-    """
-    prices = _read()
+    """All prices, one a row, with unit, date and source; NaN where one has no such."""
+    units = {"tokens": "USD per million tokens", "machines": "USD per hour"}
     rows = [
-        {"unit": unit} | price.model_dump(mode="json")
-        for unit, some in (
-            ("USD per million tokens", prices.tokens),
-            ("USD per hour", prices.machines),
-        )
-        for price in some
+        {**price.model_dump(mode="json"), "unit": units[kind]}
+        for kind, prices in _read().items()
+        for price in prices.values()
     ]
     columns = ["name", "provider", "unit", "input", "output", "hour"]
     return pd.DataFrame(rows)[[*columns, "date", "dated", "quoted", "source"]]
 
 
+@lru_cache(maxsize=1)
+def _read() -> dict[str, dict[str, Price]]:
+    """Read the prices by kind ("tokens" or "machines") and name."""
+    found = yaml.safe_load(data_file("prices.yaml").read_text(encoding="utf-8"))
+    return {kind: {p["name"]: Price(**p) for p in some} for kind, some in found.items()}
+
+
+def _named(kind: str, name: str) -> Price:
+    known = _read()[kind]
+    if name not in known:
+        raise ValueError(
+            f"There is no price of {name!r}: choose one of {', '.join(known)}, or "
+            "hand over your own numbers."
+        )
+    return known[name]
+
+
 def token_cost(
     prompt_tokens: float,
     completion_tokens: float,
-    price: str | TokenPrice | tuple[float, float],
-    *,
-    seconds: float | None = None,
-) -> Cost:
-    """Turn tokens into money.
+    price: str | Price | tuple[float, float],
+) -> float:
+    """Turn tokens into dollars.
 
     Parameters
     ----------
     prompt_tokens, completion_tokens : float
-        As in `Usage`, or means of one article.
-    price : str, TokenPrice or (float, float)
+        As in `Usage`, or means of one text.
+    price : str, Price or (float, float)
         A name for `token_price`, a price, or dollars for a million tokens of prompts
         and of replies.
-    seconds : float, optional
-        How long it took, to be handed on.
-
-    Returns
-    -------
-    Cost
 
     Raises
     ------
@@ -289,95 +194,51 @@ def token_cost(
 
     Examples
     --------
-    >>> round(token_cost(1_000, 100, (0.40, 1.60)).usd, 6)
+    >>> round(token_cost(1_000, 100, (0.40, 1.60)), 6)
     0.00056
     """
     if isinstance(price, str):
         price = token_price(price)
-    if isinstance(price, TokenPrice):
+    if isinstance(price, Price):
         price = price.input, price.output
     check_amounts(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-    check_amounts(input_price=price[0], output_price=price[1], seconds=seconds)
-    usd = (prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6
-    return Cost(usd, seconds)
+    check_amounts(input_price=price[0], output_price=price[1])
+    return (prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6
 
 
-def machine_cost(
-    seconds: float,
-    machine: str | MachinePrice | float = 0.0,
-    *,
-    watts: float | None = None,
-    usd_per_kwh: float = 0.0,
-) -> Cost:
-    """Turn time on a machine into money, and into energy where its power is known.
+def machine_cost(seconds: float, machine: str | Price | float) -> float:
+    """Turn time on a machine into dollars.
 
     Parameters
     ----------
     seconds : float
         How long the machine was at work.
-    machine : str, MachinePrice or float
-        A name for `machine_price`, a price, or dollars an hour; 0 for your own.
-    watts : float, optional
-        Power that it draws at work.
-    usd_per_kwh : float
-        What you pay for energy; a rented machine's price includes it.
-
-    Returns
-    -------
-    Cost
+    machine : str, Price or float
+        A name for `machine_price`, a price, or dollars an hour.
 
     Raises
     ------
     ValueError
-        If the name is unknown, a number is negative or not finite, or energy has a
-        price but the power is not known.
+        If the name is unknown, or a number is negative or not finite.
 
     Examples
     --------
-    >>> machine_cost(3600, 0.50).usd
-    0.5
-    >>> machine_cost(7200, watts=100, usd_per_kwh=0.25)
-    Cost(usd=0.05, seconds=7200, kwh=0.2)
+    >>> machine_cost(1800, 0.50)
+    0.25
     """
     if isinstance(machine, str):
         machine = machine_price(machine)
-    hour = machine.hour if isinstance(machine, MachinePrice) else machine
-    check_amounts(seconds=seconds, machine=hour, watts=watts, usd_per_kwh=usd_per_kwh)
-    if watts is None and usd_per_kwh:
-        raise ValueError("usd_per_kwh needs watts: say what power the machine draws.")
-    kwh = None if watts is None else watts * seconds / 3.6e6
-    return Cost(seconds / 3600 * hour + usd_per_kwh * (kwh or 0.0), seconds, kwh)
-
-
-@lru_cache(maxsize=1)
-def _read() -> _Prices:
-    path = data_file("prices.yaml")
-    return _Prices.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def _named(prices: Iterable[PriceT], name: str) -> PriceT:
-    found = {price.name: price for price in prices}
-    if name not in found:
-        raise ValueError(
-            f"There is no price of {name!r}: choose one of {', '.join(found)}, or "
-            "hand over your own numbers."
-        )
-    return found[name]
+    hour = machine.hour if isinstance(machine, Price) else machine
+    check_amounts(seconds=seconds, machine=hour)
+    return seconds / 3600 * hour
 
 
 class Slider(NamedTuple):
     """A quantity to be chosen in steps of two digits: 10, 11 … 99, 100, 110 and so on.
 
-    Attributes
-    ----------
-    name, label : str
-        For the script, and for readers.
-    parts : int
-        Units that make one: 1,000 for a price in thousandths of a dollar.
-    power, decades : int
-        The smallest amount is 10 ** (power + 1) units, and so many decades follow.
-    zero : bool
-        Whether nothing at all can be chosen, too.
+    One of it has so many `parts`: 1,000 for a price in thousandths of a dollar. The
+    smallest amount is 10 ** (power + 1) parts, and so many `decades` follow; with
+    `zero`, nothing at all can be chosen, too.
     """
 
     name: str
@@ -389,21 +250,11 @@ class Slider(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The last step."""
+        """The last step, of 90 in each decade."""
         return 90 * self.decades
 
     def amount(self, step: int) -> Fraction:
-        """Say how much a step stands for.
-
-        Raises
-        ------
-        ValueError
-            If the slider has no such step.
-        """
-        if not (0 if self.zero else 1) <= step <= self.last:
-            raise ValueError(
-                f"{self.name} has no step {step}: choose one up to {self.last}."
-            )
+        """Say how much a step, of 0 or 1 to `last`, stands for."""
         if not step:
             return Fraction(0)
         decade, digits = divmod(step - 1, 90)
@@ -442,24 +293,22 @@ def break_even_calculator(
     training: float = 50,
     months: int = 12,
     seconds: float = 0,
-) -> HTML:
+) -> Any:
     """Show sliders for the costs of both models, and from where on yours is cheaper.
 
     Parameters
     ----------
-    articles : float
-        Articles a month at first; each amount is rounded to two digits.
-    tokens : float
-        Tokens that the hosted model reads and writes for an article.
+    articles, tokens : float
+        Articles a month at first, and tokens that the hosted model reads and writes
+        for one. Each amount is rounded to two digits; ValueError names one that is
+        out of its slider's reach.
     price : float, optional
-        Dollars for a million of them; by default those of "llama-3.3-70b" in
-        `prices`, as nearly all of them are read.
+        Dollars for a million tokens; by default what "llama-3.3-70b" takes for those
+        of prompts, as nearly all of them are read.
     machine : float, optional
-        Dollars a month; by default "2 CPU cores" of `prices`, always on.
-    training : float
-        Dollars for labels and training.
-    months : int
-        Over which `training` is spread.
+        Dollars a month; by default those of "2 CPU cores", always on.
+    training, months : float
+        Dollars for labels and training, and months over which they are spread.
     seconds : float
         That your model takes for an article: from how many on one machine is too
         slow. 0 leaves the hint out.
@@ -467,57 +316,39 @@ def break_even_calculator(
     Returns
     -------
     IPython.display.HTML
-        Works in a page that is not connected to anything. It shows the same numbers
-        as `prices.break_even`, exactly, and the first of them without a script.
-
-    Raises
-    ------
-    ValueError
-        If an amount is out of its slider's reach, or months or seconds make no sense.
+        Works in a page that is not connected to anything, with the same numbers as
+        `break_even`, exactly; the first of them stand there without a script.
     """
     from IPython.display import HTML
 
-    if price is None:
-        price = token_price("llama-3.3-70b").input
-    if machine is None:
-        machine = machine_price("2 CPU cores").month
+    price = token_price("llama-3.3-70b").input if price is None else price
+    machine = machine_price("2 CPU cores").month if machine is None else machine
     if months < 1 or months != int(months):
         raise ValueError(f"months={months}: give a whole number of at least 1.")
     check_amounts(seconds=seconds)
-    chosen = {
-        "articles": articles,
-        "tokens": tokens,
-        "price": price,
-        "machine": machine,
-        "training": training,
-    }
-    steps = {slider.name: slider.step(chosen[slider.name]) for slider in SLIDERS}
-    start = {s.name: s.amount(steps[s.name]) for s in SLIDERS}
+    chosen = (articles, tokens, price, machine, training)  # as in SLIDERS
+    steps = [s.step(amount) for s, amount in zip(SLIDERS, chosen, strict=True)]
+    _, t, p, m, once = (s.amount(i) for s, i in zip(SLIDERS, steps, strict=True))
     result = break_even(
-        float(start["tokens"] * start["price"] / 10**6),
-        machine=float(start["machine"]),
-        training=float(start["training"]),
-        months=months,
+        float(t * p / 10**6), machine=float(m), training=float(once), months=months
     )
-    parts = {
-        "rows": "\n".join(
-            _slider_row(slider, steps[slider.name]) for slider in SLIDERS
-        ),
+    page = data_file("calculator.html").read_text(encoding="utf-8")
+    for name, text in {
+        "rows": "\n".join(map(_slider_row, SLIDERS, steps)),
         "result": f"<p>From {result.articles:,} articles a month on, your own small "
         "model is the cheaper one.</p>",
         "months": str(months),
         "seconds": repr(float(seconds)),
-    }
-    path = data_file("calculator.html")
-    page = path.read_text(encoding="utf-8")
-    for name, text in parts.items():
+    }.items():
         page = page.replace(f"{{{{{name}}}}}", text)
     return HTML(page)
 
 
 def _slider_row(slider: Slider, step: int) -> str:
-    amount = slider.amount(step)
-    text = f"{math.floor(amount):,}" if slider.parts == 1 else _dollars(float(amount))
+    amount = float(slider.amount(step))
+    text = f"{amount:,.0f}"
+    if slider.parts > 1:  # dollars: a third digit behind the point if it is not zero
+        text = "$" + f"{amount:,.3f}".removesuffix("0")
     return (
         f'<label><span>{html.escape(slider.label)}</span> <span class="amount" '
         f'aria-hidden="true">{text}</span>'
@@ -528,42 +359,19 @@ def _slider_row(slider: Slider, step: int) -> str:
     )
 
 
-def _dollars(amount: float) -> str:
-    """Two digits behind the point, or three where the third is not zero."""
-    text = f"{amount:,.3f}"
-    return f"${text.removesuffix('0')}"
-
-
 def answering_bytes(run: RunRecord) -> int | None:
-    """Bytes of everything that a run's answers are computed from.
+    """Bytes of all weights that a run's answers are computed from.
 
-    The language model counts with two bytes a weight, or with those of NF4 where the
-    run rounded it; beside it lies what was fitted. Weights that were all trained are
-    kept in float32. The program around them (Python, torch, the states of a pass) is
-    left out, for it depends on neither.
-
-    Parameters
-    ----------
-    run : RunRecord
-
-    Returns
-    -------
-    int or None
-        None where the size of what was fitted is not on record, or the model is none
-        of `architectures.PRESETS`, as one that a host runs.
-
-    Examples
-    --------
-    >>> from chapterlib import records
-    >>> sizes = {run.method: answering_bytes(run) for run in records.read()}
-    >>> sizes["tfidf"] < sizes["qlora"] < sizes["lora"]
-    True
+    The language model's count two bytes each, or those of NF4 where the run rounded it,
+    beside what was fitted; weights that were all trained are kept in float32. None
+    where a size is not on record, or the model is none of `sizes.PRESETS`, as one that
+    a host runs.
     """
     trained = run.params.get("method")
     # Trained whole, the model itself is what was fitted.
     if run.size_bytes is None or run.model is None or trained == "full":
         return run.size_bytes
-    known = [name for name in PRESETS if name in run.model]
+    known = [name for name in sizes.PRESETS if name in run.model]
     if not known:
         return None
     model = sizes.memory(

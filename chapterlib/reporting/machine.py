@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,11 @@ class Measured:
     seconds : float
         Wall time.
     peak_bytes : int
-        Largest resident memory seen, of this process and its children
-        together, what was loaded before the block included. Pages shared
-        with a child count twice.
+        Largest resident memory seen, of this process and its children together, what
+        was loaded before the block included. Pages shared with a child count twice.
     peak_gpu_bytes : int or None
-        Most GPU memory that torch had allocated, summed over the GPUs; None
-        where torch used none.
+        Most GPU memory that torch had allocated, summed over the GPUs; None where
+        torch used none.
     """
 
     seconds: float = 0.0
@@ -49,8 +49,8 @@ def measure(interval: float = 0.1) -> Iterator[Measured]:
     Parameters
     ----------
     interval : float
-        Seconds between two looks at the memory (a millisecond or two each): a
-        shorter peak can be missed.
+        Seconds between two looks at the memory (a millisecond or two each): a shorter
+        peak can be missed.
 
     Yields
     ------
@@ -59,8 +59,8 @@ def measure(interval: float = 0.1) -> Iterator[Measured]:
 
     Notes
     -----
-    GPU figures are torch's own high-water mark, which this resets: of two
-    nested blocks only the inner one has a right one.
+    GPU figures are torch's own high-water mark, which this resets: of two nested
+    blocks only the inner one has a right one.
 
     Examples
     --------
@@ -111,32 +111,25 @@ def hardware() -> dict[str, Any]:
     Returns
     -------
     dict
-        `cpu` (model name), `cores` (that this process may use), `memory_bytes`,
-        `gpu` (name, or None), `dtype` (the floating-point type that models compute in
-        here unless told otherwise, or None), `system` (operating system and
-        architecture).
+        `cpu` (model name), `cores` (that this process may use), `memory_bytes`, `gpu`
+        (name, or None), `dtype` (in which models compute here unless told otherwise,
+        or None: clouds call processors by one name of which some are fast in bfloat16
+        and others not), `system` (operating system and architecture).
 
     Notes
     -----
-    GPU and type are known only where torch was imported before: it is not imported
-    for this, which would take seconds. The type belongs to the machine, since clouds
-    call processors by one name of which some multiply bfloat16 several times faster
-    than float32, and others don't.
+    GPU and type are told only where torch and `models.devices` are in use already:
+    to import them for this would take seconds.
     """
     torch = sys.modules.get("torch")
-    gpu = dtype = None
-    if torch is not None:
-        from chapterlib.models.devices import pick_dtype
-
-        dtype = str(pick_dtype()).removeprefix("torch.")
-        if torch.cuda.is_available():
-            gpu = torch.cuda.get_device_name(0)
+    devices = sys.modules.get("chapterlib.models.devices")
+    cuda = torch.cuda if torch and torch.cuda.is_available() else None
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "gpu": gpu,
-        "dtype": dtype,
+        "gpu": cuda.get_device_name(0) if cuda else None,
+        "dtype": str(devices.pick_dtype()).removeprefix("torch.") if devices else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -153,16 +146,10 @@ def code_digest() -> str:
 
 def _resident(process: psutil.Process) -> int:
     total: int = process.memory_info().rss
-    try:
-        children = process.children(recursive=True)
-    except psutil.Error:
-        return total
-    for child in children:
-        try:
-            total += child.memory_info().rss
-        except psutil.Error:
-            # It ended between the two calls.
-            continue
+    with suppress(psutil.Error):
+        for child in process.children(recursive=True):
+            with suppress(psutil.Error):  # it may have ended meanwhile
+                total += child.memory_info().rss
     return total
 
 
@@ -181,18 +168,14 @@ def _cores() -> int:
 
 
 def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Model") and value.strip():
-                return " ".join(value.split())
+    with suppress(OSError):  # Linux has this file, others don't
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(
+            r"^(?:model name|Model)\s*:\s*(\S.*)$", text, re.MULTILINE
+        ):
+            return " ".join(found[1].split())
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            asked = subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            pass
-        else:
-            return asked.stdout.strip()
+        with suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(command, text=True).strip()
     return platform.processor() or platform.machine()

@@ -1,4 +1,8 @@
-"""The schema of a measured run: what was run, on which rows, and what came out."""
+"""Records of measured runs: their schema, and the JSON files that hold them.
+
+A record says what was run, on which rows, what came out and what it cost. One that was
+edited by hand, or that contradicts itself, is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import json
 import math
 import os
 import re
-import uuid
+import string
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from pydantic import (
     BaseModel,
@@ -27,25 +32,17 @@ from pydantic import (
     model_validator,
 )
 
-from chapterlib.metrics.evaluation import (
-    NO_ANSWER,
-    Evaluation,
-    class_ids,
-    evaluate,
-    wilson,
-)
+from chapterlib.metrics import evaluation
+from chapterlib.metrics.evaluation import NO_ANSWER, Evaluation, evaluate
 from chapterlib.reporting.machine import code_digest, hardware
 from chapterlib.settings import results_folder, shipped_folder, versions
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from chapterlib.tasks.sampling import DataInfo
-
+from chapterlib.tasks.sampling import DataInfo, fingerprint
 
 SCHEMA_VERSION: Literal[1] = 1
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-UNANSWERED = "."
+# A class id's digit is its place here. Only what JSON would have to escape is left out.
+DIGITS = string.digits + string.ascii_lowercase + string.ascii_uppercase
+DIGITS += "".join(c for c in string.punctuation if c not in '."\\')
+AGAIN = "measure it again with `make results`"
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -57,33 +54,40 @@ class RecordError(ValueError):
 
 
 def encode_predictions(y_pred: ArrayLike) -> str:
-    """Write predictions as text: one base-36 digit a row, "." for no answer.
+    """Write n class ids as n digits of `DIGITS`, and "." for -1, no answer.
 
-    Raises
-    ------
-    ValueError
-        If a value is neither a class id from 0 to 35 nor -1.
+    ValueError for a class id beyond the digits, of which there are 91.
     """
-    ids = class_ids(y_pred, "y_pred", len(DIGITS), allow_no_answer=True)
-    return "".join(UNANSWERED if i == NO_ANSWER else DIGITS[i] for i in ids.tolist())
+    ids = evaluation.class_ids(y_pred, "y_pred", len(DIGITS), allow_no_answer=True)
+    return "".join("." if i == NO_ANSWER else DIGITS[i] for i in ids.tolist())
 
 
 def decode_predictions(text: str) -> NDArray[np.int64]:
-    """Read back what `encode_predictions` wrote.
+    """Read back the predictions of a record.
+
+    Parameters
+    ----------
+    text : str, length n
+        One digit for each test row: 0-9, a-z, A-Z, then signs, as in `DIGITS`.
+
+    Returns
+    -------
+    ndarray [n]
+        Class ids; -1 where "." stands for no answer.
 
     Raises
     ------
     ValueError
-        If a character is neither a base-36 digit in lower case nor ".".
+        If a character stands for no prediction; the message names it.
     """
-    stray = re.search(r"[^0-9a-z.]", text)
-    if stray:
-        raise ValueError(
-            f"Character {stray.start()} of the predictions is {stray.group()!r}: "
-            "only 0-9, a-z and . (no answer) stand for a prediction."
-        )
-    ids = [NO_ANSWER if c == UNANSWERED else DIGITS.index(c) for c in text]
-    return np.array(ids, dtype=np.int64)
+    values = {".": NO_ANSWER, **{digit: i for i, digit in enumerate(DIGITS)}}
+    for place, digit in enumerate(text):
+        if digit not in values:
+            raise ValueError(
+                f"Character {place} of the predictions is {digit!r}: only 0-9, a-z, "
+                "A-Z, some signs and . (no answer) stand for a prediction."
+            )
+    return np.array([values[digit] for digit in text], dtype=np.int64)
 
 
 class _Frozen(BaseModel):
@@ -111,39 +115,17 @@ class DataUsed(_Frozen):
 
     @classmethod
     def of(
-        cls,
-        info: DataInfo,
-        *,
-        train: Dataset | None,
-        test: Dataset,
-        labels_used: int | None = None,
-        per_class: int | None = None,
+        cls, info: DataInfo, train: Dataset, test: Dataset, per_class: int | None = None
     ) -> DataUsed:
-        """Describe the rows that a run used.
-
-        Parameters
-        ----------
-        info : DataInfo
-            What `data.describe` tells of the dataset that the rows are from.
-        train, test : Dataset
-            The very rows that were fitted and predicted; no `train` for a method
-            that learns from none.
-        labels_used : int, optional
-            Every train row by default.
-        per_class : int, optional
-            The budget a class where train rows were drawn so.
-        """
-        from chapterlib.tasks.sampling import fingerprint
-
-        n_train = 0 if train is None else len(train)
+        """Describe the rows that were fitted, none or some, and predicted, of a set."""
         return cls(
             name=info.name,
             origin=info.origin,
-            train_fingerprint=None if train is None else fingerprint(train),
+            train_fingerprint=fingerprint(train) if len(train) else None,
             test_fingerprint=fingerprint(test),
-            n_train=n_train,
+            n_train=len(train),
             n_test=len(test),
-            labels_used=n_train if labels_used is None else labels_used,
+            labels_used=len(train),
             per_class=per_class,
             label_names=tuple(test.features["label"].names),
         )
@@ -171,8 +153,9 @@ class RunRecord(_Frozen):
 
     `method` is a short name for files, `title` one for readers. `model` is a Hub id
     or a folder's name (None: no model), `model_sha256` that of the files it was
-    loaded from, or the commit on the Hub. `code` is `code_digest()` when it ran. Sizes
-    are bytes, durations seconds.
+    loaded from, or the commit on the Hub. `predictions` holds a digit for each test
+    row (`decode_predictions`). `code` is `code_digest()` when it ran. Sizes are bytes,
+    durations seconds.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -202,20 +185,8 @@ class RunRecord(_Frozen):
     ) -> RunRecord:
         """Make a record whose metrics are computed here, from the predictions.
 
-        Parameters
-        ----------
-        y_true, y_pred : array-like of int, shape (n_test,)
-            Class ids of the test rows in order; -1 in y_pred is "no answer".
-        level : float
-            Confidence level of the interval.
-        **fields
-            The other fields of `RunRecord`.
-
-        Raises
-        ------
-        ValueError
-            If a value is no class id or a field is missing or wrong; the message
-            names the row or the field.
+        `y_true` and `y_pred` are class ids of shape [n_test]; -1 in y_pred is "no
+        answer". `fields` are the others of the record: ValueError names a wrong one.
         """
         data = DataUsed.model_validate(fields["data"])
         found = evaluate(y_true, y_pred, data.label_names, level=level)
@@ -223,17 +194,9 @@ class RunRecord(_Frozen):
         return cls(metrics=Scores.of(found), predictions=text, **fields)
 
     def recompute(self, y_true: ArrayLike) -> Evaluation:
-        """Evaluate the stored predictions anew.
+        """Evaluate the stored predictions anew on the test rows' labels [n_test].
 
-        Parameters
-        ----------
-        y_true : array-like of int, shape (n_test,)
-            Labels of the same test rows in the same order.
-
-        Raises
-        ------
-        RecordError
-            If the stored metrics are not those of the stored predictions.
+        RecordError if the stored metrics are not those of the stored predictions.
         """
         ids = decode_predictions(self.predictions)
         found = evaluate(y_true, ids, self.data.label_names, level=self.metrics.level)
@@ -280,8 +243,8 @@ class RunRecord(_Frozen):
         if decode_predictions(ids).max() >= len(self.data.label_names):
             raise ValueError("a prediction is no class of label_names")
         correct = round(scores.accuracy * n)
-        answered = n - ids.count(UNANSWERED)
-        low, high = wilson(correct, n, scores.level)
+        answered = n - ids.count(".")
+        low, high = evaluation.wilson(correct, n, scores.level)
         expected = {
             "accuracy": correct / n,
             "low": low,
@@ -310,11 +273,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} can't be stored in JSON: give a number, text or list")
 
 
-AGAIN = "measure it again with `make results`"
-
-
 def write(record: RunRecord, folder: str | Path | None = None) -> Path:
-    """Write a record to its file, whole or not at all.
+    """Write a record to the file `record.file_name`, whole or not at all.
 
     Parameters
     ----------
@@ -323,16 +283,10 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
     folder : path, optional
         Made where it is missing; `results_folder()` by default.
 
-    Returns
-    -------
-    Path
-        Of the file, named by `record.file_name`.
-
     Raises
     ------
     RecordError
-        If the file holds a run of another model, or the default folder is that of
-        an installed package, which is no place to write to.
+        If the default folder is that of an installed package: no place to write to.
     """
     target = Path(folder) if folder is not None else results_folder()
     if folder is None and target == shipped_folder():
@@ -342,18 +296,15 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
         )
     target.mkdir(parents=True, exist_ok=True)
     path = target / record.file_name
-    _refuse_other_model(record, path)
     payload = record.model_dump(mode="json")
     payload["digest"] = _digest(payload)
     text = json.dumps(
         payload, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
-    draft = target / f".{record.file_name}.{uuid.uuid4().hex}.tmp"
+    # Of its own name only when it is whole: a reader never meets half a record.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        draft.write_text(f"{text}\n", encoding="utf-8", newline="\n")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -403,42 +354,27 @@ def _digest(payload: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _refuse_other_model(record: RunRecord, path: Path) -> None:
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # No record there, or one that is of no use: it is replaced.
-    if model != record.model:
-        raise RecordError(
-            f"{path} holds a run of the model {model}, this one is of {record.model}: "
-            "give one of the two another method name, or delete the file."
-        )
-
-
 def _read_file(path: Path) -> RunRecord:
+    mend = f"restore it with git, or delete it and {AGAIN}."
     try:
         payload = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecordError(
-            f"{path} is no JSON ({error}): restore it with git, or delete it and "
-            f"{AGAIN}."
-        ) from error
+        raise RecordError(f"{path} is no JSON ({error}): {mend}") from error
     if not isinstance(payload, dict) or "schema_version" not in payload:
         raise RecordError(
             f"{path} is no record (it has no schema_version): move it elsewhere."
         )
-    version = payload["schema_version"]
+    version, digest = payload["schema_version"], payload.get("digest")
     if version != SCHEMA_VERSION:
         raise RecordError(
             f"{path} has schema version {version}, and this chapterlib reads "
             f"{SCHEMA_VERSION}: install the chapterlib that wrote it, or delete the "
             f"file and {AGAIN}."
         )
-    digest = payload.get("digest")
     if digest != _digest(payload):
         raise RecordError(
             f"{path} was changed after it was written (its digest is not {digest}): "
-            f"restore it with git, or delete it and {AGAIN}."
+            f"{mend}"
         )
     del payload["digest"]
     try:
@@ -448,12 +384,9 @@ def _read_file(path: Path) -> RunRecord:
             f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}"
             for e in error.errors()
         )
-        raise RecordError(
-            f"{path} is no valid record ({listed}): delete it and {AGAIN}."
-        ) from error
+        raise RecordError(f"{path} is no valid record ({listed}): {mend}") from error
     if path.name != record.file_name:
         raise RecordError(
-            f"{path} holds the run {record.file_name}: give it that name, or "
-            "delete the copy."
+            f"{path} holds the run {record.file_name}: give it that name, or delete it."
         )
     return record

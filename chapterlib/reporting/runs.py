@@ -1,12 +1,14 @@
-"""What a record keeps of a fitted estimator: parameters, weights, accounts, time."""
+"""Runs of the book's methods: planned, measured, and recorded; the `train` command."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,180 +25,23 @@ from tqdm.auto import tqdm
 
 from chapterlib import settings
 from chapterlib.classifiers.finetuned import FinetunedClassifier
-from chapterlib.metrics import evaluation
-from chapterlib.models import hidden_states, loading
-from chapterlib.models.likelihood import TAIL, log_likelihoods, word_tokens
-from chapterlib.prompting import chat_models
+from chapterlib.models import loading
 from chapterlib.reporting import machine, records
-from chapterlib.reporting.methods import METHODS, Method, hosted_methods
-from chapterlib.tasks import sampling, task
+from chapterlib.reporting.methods import ALIASES, METHODS, Method, hosted_methods
+from chapterlib.tasks import sampling
+from chapterlib.tasks.task import Task
 from chapterlib.training.loop import is_main
 from chapterlib.training.presets import ConfigError, RunConfig, preset
-
-
-def plain_params(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep the parameters that JSON can hold; the rest are steps listed by name.
-
-    Parameters
-    ----------
-    params : dict
-        Of an estimator's `get_params`.
-    """
-    simple = (bool, int, float, str, list, tuple, dict, type(None))
-    kept = {
-        name: value
-        for name, value in sorted(params.items())
-        if isinstance(value, simple)
-        and value == value  # scikit-learn's error_score is NaN
-        and name != "estimator__steps"
-        and name.split("__")[-1] != "progress"
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(kept))  # lists for tuples, all deep
-    return plain
-
-
-@contextmanager
-def without_earlier_work(estimator: Any) -> Iterator[None]:
-    """Let a run find nothing that an earlier one kept, so that it is timed whole.
-
-    Parameters
-    ----------
-    estimator
-        With `cache_prefix` where it keeps states of frozen layers, or with ``"local"``
-        as its `llm`, whose replies are kept; any other is left alone, a hosted model
-        too: its replies were paid for.
-    """
-    params = estimator.get_params(deep=False)
-    with TemporaryDirectory(prefix="chapterlib-run-") as folder:
-        fresh: dict[str, Any] = {}
-        if params.get("cache_prefix"):
-            fresh = {"cache_prefix": folder}
-        elif params.get("llm") == "local":
-            model = chat_models.chat_model("local", cache=False)
-            fresh = {"llm": model, "price_prompt": 0.0, "price_completion": 0.0}
-        estimator.set_params(**fresh)
-        try:
-            yield
-        finally:
-            estimator.set_params(**{name: params[name] for name in fresh})
-
-
-def _answers_found(estimator: Any) -> dict[str, Any]:
-    """Tell what became of each article, and what it took, after a prediction."""
-    return {
-        "articles": dict(Counter(answer.verdict for answer in estimator.answers_)),
-        "usage": dataclasses.asdict(estimator.usage_),
-    }
-
-
-def _weights_of(estimator: Any) -> tuple[int, int]:
-    """Count the numbers that training set, and the bytes of what has to be kept."""
-    if hasattr(estimator, "trainable_parameters_"):
-        return estimator.trainable_parameters_, estimator.size_bytes_
-    fitted = getattr(estimator, "best_estimator_", estimator)
-    fitted = getattr(fitted, "pipeline_", fitted)
-    final = fitted[-1] if isinstance(fitted, Pipeline) else fitted
-    parts = (getattr(final, name, None) for name in ("coef_", "intercept_"))
-    count = sum(int(part.size) for part in parts if part is not None)
-    return count, len(pickle.dumps(fitted))
-
-
-def whole_time(seconds: float, estimator: Any) -> float:
-    """Reckon the time of a training that was taken up again from the part run here.
-
-    Parameters
-    ----------
-    seconds : float
-        That this part took.
-    estimator
-        With `resumed_from_` and `history_` where it trains in steps.
-    """
-    before = getattr(estimator, "resumed_from_", 0)
-    if not before:
-        return seconds
-    steps = estimator.history_[-1]["step"]
-    return seconds * steps / max(steps - before, 1)
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a fresh process, and return what it returns.
-
-    Parameters
-    ----------
-    function : callable
-        Of a module that the new process can import; it starts out with the environment
-        variables of this one and nothing else.
-    *args, **kwargs
-        Of the function; they are pickled.
-
-    Raises
-    ------
-    MemoryError
-        If the system ended the process, as it does where memory runs out.
-    Exception
-        Whatever the function raises.
-
-    Examples
-    --------
-    >>> import os
-    >>> apart(os.getpid) == os.getpid()
-    False
-    """
-    # A forked process would begin with the memory, and the threads, of this one.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *args, **kwargs).result()
-        except BrokenProcessPool as error:
-            name = getattr(function, "__name__", str(function))
-            raise MemoryError(
-                f"the process that ran {name} was ended by the system, most likely for "
-                "want of memory: close other programs, or use a smaller model"
-            ) from error
-
-
-EMBEDDED_ROWS = 256
-SCORED_ROWS = 64
-
-
-def embedding_rate(ds: DatasetDict) -> float:
-    """Rows a second of `features.embed` on this machine now, without the cache."""
-    texts = list(ds["train"]["text"])[:EMBEDDED_ROWS]
-    with machine.measure() as cost:
-        hidden_states.embed(texts, cache=False, progress=False)
-    return len(texts) / cost.seconds
-
-
-def scoring_rate(estimator: Any, texts: Sequence[str]) -> float:
-    """Rows a second of a fitted estimator's `LabelScorer`, once its model is loaded.
-
-    Parameters
-    ----------
-    estimator : LabelScorer, or an estimator that holds one as `scorer_`
-    texts : sequence of str
-        The first of them are timed.
-    """
-    scorer = getattr(estimator, "scorer_", estimator)
-    prompts = scorer.prompts(list(texts)[:SCORED_ROWS])
-    tokenizer, network = loading.load(
-        "generate", scorer.model, device=scorer.device, dtype=scorer.dtype
-    )
-    words = [word_tokens(tokenizer, prompts[0][-TAIL:], w) for w in scorer.words]
-    with machine.measure() as cost:
-        for _ in log_likelihoods(
-            prompts, words, tokenizer, network, batch_tokens=scorer.batch_tokens
-        ):
-            pass
-    return len(prompts) / cost.seconds
-
 
 PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
 SEEDS_UP_TO = 128  # rows a class; a larger draw hardly depends on the seed
 # Among a record's parameters, what the run found out about itself.
 FOUND = "found"
+# What a fresh cache is given: facts of the model and the machine, no results of a run.
+KEPT = ("embedded", "bf16_speedup.json")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RunError(RuntimeError):
@@ -230,10 +75,11 @@ class Run:
 
     def test_rows(self, ds: DatasetDict) -> Dataset:
         """Give the test rows of this run: all of them, or as many as fit its time."""
-        per_class = self.method.test_per_class
-        if per_class is None or per_class * len(task.LABEL_NAMES) >= len(ds["test"]):
-            return ds["test"]
-        return sampling.balanced_sample(ds["test"], per_class)
+        per_class, test = self.method.test_per_class, ds["test"]
+        classes = len(test.features["label"].names)
+        if per_class is None or per_class * classes >= len(test):
+            return test
+        return sampling.balanced_sample(test, per_class)
 
     def __str__(self) -> str:
         budget = {None: "all rows", 0: "no rows"}.get(
@@ -243,27 +89,15 @@ class Run:
 
 
 def plan(ds: DatasetDict, only: Sequence[str] = ()) -> list[Run]:
-    """List the runs, the cheap ones first.
+    """List the runs of the methods with these slugs (all by default), cheap ones first.
 
-    Parameters
-    ----------
-    ds : DatasetDict
-        Budgets that its train split can't fill are left out.
-    only : sequence of str
-        Slugs of methods; all by default, those that ask a hosted model included where
-        the settings name one.
-
-    Raises
-    ------
-    ValueError
-        If a slug is no method's.
+    Budgets that the train split can't fill are left out; methods that ask a hosted
+    model are in where the settings name one. RunError if a slug is no method's.
     """
     methods = (*METHODS, *hosted_methods())
     known = [method.slug for method in methods]
     if strange := sorted(set(only) - set(known)):
-        raise ValueError(
-            f"no method {', '.join(strange)}: there are {', '.join(known)}"
-        )
+        raise RunError(f"no method {', '.join(strange)}: there are {', '.join(known)}")
     smallest = int(np.bincount(ds["train"]["label"]).min())
     runs = []
     for method in methods:
@@ -283,54 +117,49 @@ def is_current(run: Run, ds: DatasetDict, known: Sequence[records.RunRecord]) ->
     """Tell whether a record of this very run is there: same rows, model, parameters."""
     wanted = _identity(run, ds)
     for record in known:
-        stored = {name: record.model_dump()[name] for name in wanted}
-        stored["params"].pop(FOUND, None)
-        if stored == wanted:
+        stored = record.model_dump(include=set(wanted))
+        if {**stored, "params": recorded_params(record)} == wanted:
             return True
     return False
 
 
-def execute(run: Run, ds: DatasetDict, rate: float | None = None) -> records.RunRecord:
-    """Fit, predict and make the record.
+def execute(run: Run, ds: DatasetDict) -> records.RunRecord:
+    """Fit and predict rows of the splits "train" and "test", and make the record."""
+    estimator, train = run.estimator(), run.train_rows(ds)
+    fitting = _fit(estimator, train)
+    identity, test = _identity(run, ds), run.test_rows(ds)
+    return _record(estimator, fitting, test, title=run.method.title, **identity)
 
-    Parameters
-    ----------
-    run : Run
-    ds : DatasetDict
-        With the splits "train" and "test".
-    rate : float, optional
-        Rows a second of embedding, as `embedding_rate` measures it. Hidden states may
-        come from the cache, so their time is reckoned at this rate and added. So it
-        is with scores, whose speed is measured here on some rows without the cache.
-    """
-    method, train = run.method, run.train_rows(ds)
-    estimator = run.estimator()
-    test = run.test_rows(ds)
-    texts = list(test["text"])
-    with without_earlier_work(estimator):
-        with machine.measure() as fitting:
-            estimator.fit(list(train["text"]), list(train["label"]))
-        with machine.measure() as predicting:
-            predicted = estimator.predict(texts)
-    embedding = 1 / rate if rate and method.embeds else 0
-    predict_seconds = predicting.seconds + len(texts) * embedding
-    if method.scores:
-        predict_seconds = len(texts) * (1 / scoring_rate(estimator, texts) + embedding)
+
+def _fit(estimator: Any, train: Dataset) -> machine.Measured:
+    with machine.measure() as fitting:
+        estimator.fit(list(train["text"]), list(train["label"]))
+    return fitting
+
+
+def _record(
+    estimator: Any, fitting: machine.Measured, test: Dataset, **fields: Any
+) -> records.RunRecord:
+    """Let a fitted estimator predict, and make the record of the run."""
+    with machine.measure() as predicting:
+        predicted = estimator.predict(list(test["text"]))
     trained, stored = _weights_of(estimator)
-    identity = _identity(run, ds)
-    if method.asks:
-        identity["params"][FOUND] = _answers_found(estimator)
+    if asks := hasattr(estimator, "answers_"):  # what became of each text
+        fields["params"][FOUND] = {
+            "articles": dict(Counter(answer.verdict for answer in estimator.answers_)),
+            "usage": dataclasses.asdict(estimator.usage_),
+        }
+    gpu = [m.peak_gpu_bytes for m in (fitting, predicting) if m.peak_gpu_bytes]
     return records.RunRecord.from_predictions(
         test["label"],
         predicted,
-        **identity,
-        title=method.title,
-        fit_seconds=whole_time(fitting.seconds, estimator) + len(train) * embedding,
-        predict_seconds=predict_seconds,
+        **fields,
+        fit_seconds=fitting.seconds,
+        predict_seconds=predicting.seconds,
         peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
-        peak_gpu_bytes=predicting.peak_gpu_bytes,
+        peak_gpu_bytes=max(gpu, default=None),
         trainable_parameters=trained,
-        size_bytes=None if method.asks else stored,
+        size_bytes=None if asks else stored,
     )
 
 
@@ -340,29 +169,23 @@ def measure_all(
     *,
     only: Sequence[str] = (),
     force: bool = False,
-    one_process: bool = True,
 ) -> list[Path]:
     """Run what is missing or out of date, and write its records.
 
-    A run that fails keeps none of the others from being measured.
+    A run that fails keeps none of the others from being measured. Each run of a
+    language model has a process and an empty cache of its own: its memory holds nothing
+    that another run left, and its times are those of all its work. What a hosted model
+    replied was paid for and stays.
 
     Parameters
     ----------
     ds : DatasetDict
     folder : path, optional
-        By default `records.results_folder`.
+        Of the records; by default `settings.results_folder`.
     only : sequence of str
         Slugs of methods; all by default.
     force : bool
         Run also what has a current record.
-    one_process : bool
-        Run all here. Otherwise each run of a language model has a process of its own,
-        so that its peak memory holds nothing that another run left there.
-
-    Returns
-    -------
-    list of Path
-        The files written.
 
     Raises
     ------
@@ -378,18 +201,15 @@ def measure_all(
             "CHAPTERLIB_BUDGET_TOKENS or CHAPTERLIB_BUDGET_USD bounds every run, "
             "CHAPTERLIB_LLM_PROVIDER=local leaves them out."
         )
-    rate = None
-    if any(run.method.embeds for run in todo):
-        rate = embedding_rate(ds) if one_process else in_own_process(embedding_rate, ds)
     written, failed = [], {}
     with tqdm(todo, desc="Runs", disable=None) as bar:
         for run in bar:
             bar.set_postfix_str(str(run))
             try:
-                if one_process or not run.method.uses_model:
-                    record = execute(run, ds, rate)
+                if run.method.uses_model:
+                    record = in_own_process(_execute_named, *run.name, ds)
                 else:
-                    record = in_own_process(_execute_named, *run.name, ds, rate)
+                    record = execute(run, ds)
             except Exception as error:  # of whatever kind: the others go on
                 failed[run] = error
                 tqdm.write(f"{run}: {type(error).__name__}: {error}")
@@ -404,24 +224,109 @@ def measure_all(
     return written
 
 
+def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a fresh process, and return what it returns or raises.
+
+    Function and arguments are pickled; the process starts out with the environment of
+    this one. MemoryError if the system ended it, as where memory runs out.
+
+    Examples
+    --------
+    >>> in_own_process(os.getpid) == os.getpid()
+    False
+    """
+    # A forked process would begin with the memory, and the threads, of this one.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            name = getattr(function, "__name__", str(function))
+            raise MemoryError(
+                f"the process that ran {name} was ended by the system, most likely for "
+                "want of memory: close other programs, or use a smaller model"
+            ) from error
+
+
+@contextmanager
+def empty_cache() -> Iterator[Path]:
+    """Give this process a cache without results: a run then does all its work."""
+    user = settings.get_settings().cache
+    before = os.environ.get("CHAPTERLIB_CACHE")
+    with TemporaryDirectory(prefix="chapterlib-run-") as folder:
+        for kept in (user / name for name in KEPT if (user / name).exists()):
+            copy = Path(folder, kept.name)
+            try:
+                copy.symlink_to(kept, target_is_directory=kept.is_dir())
+            except OSError:  # Windows allows links to few users
+                (shutil.copytree if kept.is_dir() else shutil.copy)(kept, copy)
+        os.environ["CHAPTERLIB_CACHE"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["CHAPTERLIB_CACHE"]
+            if before is not None:
+                os.environ["CHAPTERLIB_CACHE"] = before
+
+
 def _execute_named(
-    slug: str, per_class: int | None, seed: int, ds: DatasetDict, rate: float | None
+    slug: str, per_class: int | None, seed: int, ds: DatasetDict
 ) -> records.RunRecord:
     """Find the run of this name, and execute it: a method itself can't be pickled."""
     (method,) = (m for m in METHODS if m.slug == slug)
-    return execute(Run(method, per_class, seed), ds, rate)
+    with empty_cache():
+        return execute(Run(method, per_class, seed), ds)
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve an estimator's `get_params` into what JSON can hold.
+
+    What is None and comes from the task is filled in; objects, the task among them, are
+    left out, and so is what does not change a result.
+    """
+    simple = (bool, int, float, str, list, tuple, dict, type(None))
+    kept = {
+        _todays(name): value
+        for name, value in sorted(_filled(params).items())
+        if isinstance(value, simple)
+        and value == value  # scikit-learn's error_score is NaN
+        and name != "estimator__steps"
+        and name.split("__")[-1] not in ("progress", "task")
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(kept))  # lists for tuples, all deep
+    return plain
+
+
+def recorded_params(record: records.RunRecord) -> dict[str, Any]:
+    """Return a record's parameters under today's names, without what the run found."""
+    return {_todays(name): v for name, v in record.params.items() if name != FOUND}
+
+
+def _todays(name: str) -> str:
+    *owners, last = name.split("__")
+    return "__".join([*owners, ALIASES.get(last, last)])
+
+
+def _filled(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill template and verbalizers that stand for those of the estimator's task."""
+    filled = dict(params)
+    for name, task in params.items():
+        if not isinstance(task, Task) or name.split("__")[-1] != "task":
+            continue
+        # As an author writes them: a class of one word by this word alone.
+        words = [w[0] if len(w) == 1 else w for w in task.verbalizers]
+        for part, value in (("template", task.template), ("verbalizers", words)):
+            own = name.removesuffix("task") + part
+            if own in filled and filled[own] is None:
+                filled[own] = value
+    return filled
 
 
 def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
     """Return what makes a run this run, as the record stores it."""
     source = loading.resolve() if run.method.uses_model else None
-    estimator = run.estimator()
     train = run.train_rows(ds)
     used = records.DataUsed.of(
-        sampling.describe(ds),
-        train=train if len(train) else None,
-        test=run.test_rows(ds),
-        per_class=run.per_class or None,
+        sampling.describe(ds), train, run.test_rows(ds), run.per_class or None
     )
     return {
         "method": run.method.slug,
@@ -429,65 +334,57 @@ def _identity(run: Run, ds: DatasetDict) -> dict[str, Any]:
         "model_sha256": source.sha256 if source else None,
         "data": used.model_dump(),
         "seed": run.seed,
-        "params": plain_params(estimator.get_params()),
+        "params": plain_params(run.estimator().get_params()),
     }
+
+
+def _weights_of(estimator: Any) -> tuple[int, int]:
+    """Count the numbers that training set, and the bytes of what has to be kept."""
+    if hasattr(estimator, "trainable_parameters_"):
+        return estimator.trainable_parameters_, estimator.size_bytes_
+    fitted = getattr(estimator, "best_estimator_", estimator)
+    fitted = getattr(fitted, "pipeline_", fitted)
+    final = fitted[-1] if isinstance(fitted, Pipeline) else fitted
+    parts = (getattr(final, name, None) for name in ("coef_", "intercept_"))
+    count = sum(int(part.size) for part in parts if part is not None)
+    return count, len(pickle.dumps(fitted))
 
 
 def train(config: RunConfig) -> records.RunRecord | None:
     """Train, measure on the test rows, and save model and card.
 
-    Parameters
-    ----------
-    config : RunConfig
-
-    Returns
-    -------
-    RunRecord or None
-        None in every process but the first.
+    Returns None in every process but the first. ConfigError for an unknown parameter.
     """
     ds = sampling.load_ag_news(config.data)
     train, test = ds["train"], ds["test"]
-    if config.train_per_class is not None:
-        train = sampling.balanced_sample(
-            train, config.train_per_class, seed=config.seed
-        )
-    if config.test_per_class is not None:
-        test = sampling.balanced_sample(test, config.test_per_class, seed=config.seed)
-    options = preset(config.preset, **{"seed": config.seed, **config.params})
+    if n := config.train_per_class:
+        train = sampling.balanced_sample(train, n, seed=config.seed)
+    if n := config.test_per_class:
+        test = sampling.balanced_sample(test, n, seed=config.seed)
     try:
+        options = preset(config.preset, **{"seed": config.seed, **config.params})
         classifier = FinetunedClassifier(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"params: {error}") from error
-    with machine.measure() as fitting:
-        classifier.fit(list(train["text"]), list(train["label"]))
+    fitting = _fit(classifier, train)
     if not is_main():
         return None
-    with machine.measure() as predicting:
-        predicted = classifier.predict(list(test["text"]))
     source = loading.resolve(classifier.model)
-    record = records.RunRecord.from_predictions(
-        test["label"],
-        predicted,
+    record = _record(
+        classifier,
+        fitting,
+        test,
         method=classifier.method,
         title=f"Finetuned ({classifier.method})",
         model=source.name,
         model_sha256=source.sha256,
         data=records.DataUsed.of(
-            sampling.describe(ds),
-            train=train,
-            test=test,
-            per_class=config.train_per_class,
+            sampling.describe(ds), train, test, config.train_per_class
         ),
         seed=config.seed,
         params={name: repr(value) for name, value in sorted(options.items())},
-        fit_seconds=fitting.seconds,
-        predict_seconds=predicting.seconds,
-        peak_memory_bytes=max(fitting.peak_bytes, predicting.peak_bytes),
-        peak_gpu_bytes=fitting.peak_gpu_bytes,
-        trainable_parameters=classifier.trainable_parameters_,
-        size_bytes=classifier.size_bytes_,
     )
     folder = classifier.save(config.output, record)
-    print(evaluation.evaluate(test["label"], predicted, test.features["label"].names))
+    print(record.recompute(test["label"]))
     print(f"saved in {folder}")
     return record

@@ -1,20 +1,45 @@
-"""Run records summed up: one row a method and label budget."""
+"""Tables of the book: records summed up, which method when, published figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from chapterlib.plots.style import require_columns
-from chapterlib.reporting.records import (
-    RecordError,
-    RunRecord,
-    read,
-)
+from chapterlib.reporting.records import RecordError, RunRecord, read
 from chapterlib.settings import data_file
+
+COLUMNS = [
+    "method",
+    "title",
+    "model",
+    "labels",
+    "seeds",
+    "accuracy",
+    "accuracy_min",
+    "accuracy_max",
+    "low",
+    "high",
+    "macro_f1",
+    "fit_seconds",
+    "predict_seconds",
+    "trainable_parameters",
+    "size_bytes",
+    "test_rows",
+    "level",
+    "data",
+]
+DECISION = [
+    "method",
+    "data needs",
+    "computation",
+    "performance",
+    "adaptability",
+    "take it when",
+]
 
 
 def table(
@@ -41,8 +66,8 @@ def table(
     Raises
     ------
     RecordError
-        If the records are of different data or confidence levels, which no table
-        may mix.
+        If the records are of different data or confidence levels, which no table may
+        mix, or one run is there twice.
 
     Notes
     -----
@@ -56,50 +81,7 @@ def table(
     rows, or of different models, stay in different rows of the table.
     """
     found = read() if records is None else records
-    return summarize([r for r in found if data in (None, r.data.name)])
-
-
-COLUMNS = [
-    "method",
-    "title",
-    "model",
-    "labels",
-    "seeds",
-    "accuracy",
-    "accuracy_min",
-    "accuracy_max",
-    "low",
-    "high",
-    "macro_f1",
-    "fit_seconds",
-    "predict_seconds",
-    "trainable_parameters",
-    "size_bytes",
-    "test_rows",
-    "level",
-    "data",
-]
-
-
-def summarize(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Sum up runs as `records.table` describes.
-
-    Parameters
-    ----------
-    records : iterable of RunRecord
-        Of one data and one confidence level.
-
-    Returns
-    -------
-    DataFrame
-        Columns `COLUMNS`, the most accurate first; empty without records.
-
-    Raises
-    ------
-    RecordError
-        If the records are of different data or levels, or one run is there twice.
-    """
-    records = list(records)
+    records = [r for r in found if data in (None, r.data.name)]
     names = sorted({r.data.name for r in records})
     if len(names) > 1:
         raise RecordError(
@@ -129,34 +111,19 @@ def summarize(records: Iterable[RunRecord]) -> pd.DataFrame:
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Turn a table of `records.table` into the text that readers see.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns of `records.table`.
-
-    Returns
-    -------
-    DataFrame
-        Of str, one row for each of `table`; "–" where a value is missing.
+    One row for each of `table`, all str; "–" where a value is missing.
     """
-    several = table["seeds"] > 1
-    spread = [
-        f"{low:.3f}–{high:.3f}" if many else "–"
-        for low, high, many in zip(
-            table["accuracy_min"], table["accuracy_max"], several, strict=True
-        )
-    ]
-    interval = [
-        f"{low:.3f}–{high:.3f}"
-        for low, high in zip(table["low"], table["high"], strict=True)
-    ]
+    ranges = zip(table["accuracy_min"], table["accuracy_max"], strict=True)
+    bounds = zip(table["low"], table["high"], strict=True)
+    spread = [f"{low:.3f}–{high:.3f}" for low, high in ranges]
+    alone = table["seeds"] == 1
     columns = {
         "Method": list(table["title"]),
         "Labels": [f"{n:,}" for n in table["labels"]],
         "Accuracy": [f"{a:.3f}" for a in table["accuracy"]],
-        "Interval": interval,
+        "Interval": [f"{low:.3f}–{high:.3f}" for low, high in bounds],
         "Seeds": [str(n) for n in table["seeds"]],
-        "Range over seeds": spread,
+        "Range over seeds": pd.Series(spread, dtype=object).mask(alone, "–").tolist(),
         "Macro-F1": [f"{f:.3f}" for f in table["macro_f1"]],
         "Fit": [f"{s:,.1f}\N{NO-BREAK SPACE}s" for s in table["fit_seconds"]],
         "Trainable": [_scaled(n, "") for n in table["trainable_parameters"]],
@@ -220,108 +187,6 @@ def _scaled(value: Any, unit: str) -> str:
     return f"{digits}\N{NO-BREAK SPACE}{prefix}{unit}".strip()
 
 
-class _Line(NamedTuple):
-    method: str
-    title: str
-    data: str
-    computation: Callable[[pd.Series], str]
-    adaptability: str
-    when: str
-
-
-def _trained(best: pd.Series) -> str:
-    return f"{duration(best['fit_seconds'])} to train, {_answers(best)}"
-
-
-def _read(best: pd.Series) -> str:
-    return f"no training; the model reads each labeled row once; {_answers(best)}"
-
-
-def _asked(best: pd.Series) -> str:
-    return f"no training; {_answers(best)}"
-
-
-def _answers(best: pd.Series) -> str:
-    thousand = duration(1000 * best["predict_seconds"] / best["test_rows"])
-    return f"{thousand} a thousand answers"
-
-
-LINES = (
-    _Line(
-        "zero-shot",
-        "Label scores",
-        "none",
-        _asked,
-        "new classes by naming words for them",
-        "you have no label yet, or need a first sorting to label from",
-    ),
-    _Line(
-        "tfidf",
-        "Counted words",
-        "thousands of labels",
-        _trained,
-        "trained anew in seconds to minutes; knows no word that it has not met",
-        "you have many labels, and answers must cost next to nothing",
-    ),
-    _Line(
-        "few-shot-vote",
-        "Vote of neighbors with scores",
-        "dozens of labels",
-        _read,
-        "rows and classes come and go without training",
-        "labels are few, or change from day to day",
-    ),
-    _Line(
-        "probe",
-        "Probe on hidden states",
-        "dozens of labels, better hundreds",
-        _trained,
-        "many tasks share one frozen model; each has its own few weights",
-        "you have hundreds of labels and no GPU",
-    ),
-    _Line(
-        "lora",
-        "LoRA",
-        "hundreds of labels, better thousands",
-        _trained,
-        "one adapter a task beside a shared model",
-        "each point counts, and you can wait for training or have a GPU",
-    ),
-    _Line(
-        "qlora",
-        "QLoRA",
-        "as LoRA",
-        _trained,
-        "as LoRA, on weights of 4 bits",
-        "LoRA would suit you, but the model does not fit into memory",
-    ),
-    _Line(
-        "full",
-        "Full finetuning",
-        "thousands of labels",
-        _trained,
-        "a whole model a task",
-        "the model is small, there is one task, and a GPU",
-    ),
-    _Line(
-        "lp-ft",
-        "Full finetuning from a probe (LP-FT)",
-        "as full finetuning",
-        _trained,
-        "as full finetuning",
-        "you would finetune the whole model anyway: its head then starts well",
-    ),
-)
-HOSTED = {
-    "method": "Prompt to a hosted large model",
-    "data needs": "none, or some examples",
-    "computation": "none of yours; each token is paid for",
-    "performance": "not measured here; published figures above",
-    "adaptability": "new classes by a new prompt; the model may be withdrawn",
-    "take it when": "articles are few, or classes change often",
-}
-
-
 def decision_table(table: pd.DataFrame) -> pd.DataFrame:
     """Say when to use which method, one row a method that has a record.
 
@@ -333,46 +198,31 @@ def decision_table(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Of str: `method`, `data needs`, `computation`, `performance`, `adaptability`,
-        `take it when`. Times are those of the method's most accurate run; the
-        performance goes from its fewest labels to that run. The first row is a hosted
-        model, which stands there whether or not one was measured.
+        Columns `DECISION`, all str. Times are those of the method's most accurate run;
+        the performance goes from its fewest labels to that run. The first row is a
+        hosted model, which stands there whether or not one was measured.
 
     Raises
     ------
     ValueError
-        If a column is missing or no row is complete.
+        If a column is missing.
     """
-    rows = require_columns(
-        table,
-        "method",
-        "labels",
-        "accuracy",
-        "fit_seconds",
-        "predict_seconds",
-        "test_rows",
-    )
-    lines = [dict(HOSTED)]
-    hosted = _of(rows, "hosted")
-    if not hosted.empty:
-        best = hosted.sort_values("accuracy").iloc[-1]
-        lines[0]["performance"] = _performance(hosted, best)
-    for line in LINES:
-        runs = _of(rows, line.method)
-        if runs.empty:
-            continue
-        best = runs.sort_values("accuracy").iloc[-1]
-        lines.append(
-            {
-                "method": line.title,
-                "data needs": line.data,
-                "computation": line.computation(best),
-                "performance": _performance(runs, best),
-                "adaptability": line.adaptability,
-                "take it when": line.when,
-            }
-        )
-    return pd.DataFrame(lines)
+    measured = ("labels", "accuracy", "fit_seconds", "predict_seconds", "test_rows")
+    rows = require_columns(table, "method", *measured)
+    lines = []
+    for line in yaml.safe_load(data_file("decision.yaml").read_text(encoding="utf-8")):
+        runs = _of(rows, line["runs"])
+        if not runs.empty:
+            best = runs.sort_values("accuracy").iloc[-1]
+            thousand = duration(1000 * best["predict_seconds"] / best["test_rows"])
+            line["computation"] = line["computation"].format(
+                training=duration(best["fit_seconds"]),
+                answers=f"{thousand} a thousand answers",
+            )
+            line["performance"] = _performance(runs, best)
+        if "performance" in line:
+            lines.append(line)
+    return pd.DataFrame(lines, columns=DECISION)
 
 
 def duration(seconds: float) -> str:

@@ -1,19 +1,89 @@
-"""The decision table, published figures, and what stands where no figure can be."""
+"""Tables: runs summed up honestly, the decision table, published figures."""
 
 from __future__ import annotations
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
+from record_double import Y_PRED, Y_TRUE, make
 
-from chapterlib.plots.style import placeholder
-from chapterlib.reporting import tables
-from chapterlib.reporting.tables import published
+from chapterlib.metrics import evaluation
+from chapterlib.reporting import records, tables
+
+
+def test_seeds_are_summed_up_honestly():
+    runs = [make([0] * 8, seed=0), make(Y_PRED, seed=1), make(Y_TRUE, seed=2)]
+    row = tables.table(runs).iloc[0]
+    assert row["seeds"] == 3
+    assert row["accuracy"] == pytest.approx((0.25 + 0.75 + 1) / 3)
+    assert (row["accuracy_min"], row["accuracy_max"]) == (0.25, 1.0)
+    bounds = np.array([evaluation.wilson(correct, 8) for correct in (2, 6, 8)])
+    assert (row["low"], row["high"]) == pytest.approx(tuple(bounds.mean(axis=0)))
+
+
+def test_a_time_is_that_of_the_run_least_disturbed():
+    spent = [(5.0, 2.0), (3.0, 8.0), (4.0, 4.0)]
+    runs = [
+        make(seed=seed, fit_seconds=fit, predict_seconds=predict)
+        for seed, (fit, predict) in enumerate(spent)
+    ]
+    row = tables.table(runs).iloc[0]
+    assert (row["fit_seconds"], row["predict_seconds"]) == (3.0, 2.0)
+
+
+def test_budgets_models_and_test_rows_stay_apart():
+    runs = [
+        make(),
+        make(data={"labels_used": 8, "n_train": 8}),
+        make(model="other"),
+        make(data={"test_fingerprint": "0" * 16}),
+        make([0] * 8, method="majority", title="Majority", model=None, size_bytes=None),
+    ]
+    table = tables.table(runs)
+    assert len(table) == 5
+    assert table["accuracy"].is_monotonic_decreasing
+    assert table["method"].iloc[-1] == "majority"
+    assert table["size_bytes"].isna().sum() == 1
+
+
+def test_the_sample_never_shares_a_table_with_ag_news(tmp_path):
+    sample = {"name": "chapterlib sample", "origin": "sample"}
+    runs = [make(), make(data=sample)]
+    for run in runs:
+        records.write(run, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(records.RecordError, match=r"data='AG News'"):
+        tables.table(runs)
+    assert len(tables.table(runs, data="AG News")) == 1
+    assert records.read(tmp_path, data="chapterlib sample") == [runs[1]]
+
+
+def test_a_table_refuses_mixed_levels_and_repeated_runs():
+    with pytest.raises(records.RecordError, match="confidence levels"):
+        tables.table([make(), make(level=0.9, seed=1)])
+    with pytest.raises(records.RecordError, match="more than once"):
+        tables.table([make(), make()])
+
+
+def test_no_records_make_an_empty_table():
+    table = tables.table([])
+    assert len(table) == 0
+    assert "accuracy" in table
+    assert len(tables.shown(table)) == 0
+
+
+def test_the_shown_table_reads_well():
+    runs = [make(seed=s, size_bytes=134_515_008) for s in (0, 1)]
+    runs.append(make([0] * 8, method="majority", title="Majority", size_bytes=None))
+    shown = tables.shown(tables.table(runs))
+    assert shown["Accuracy"].tolist() == ["0.750", "0.250"]
+    assert shown["Size"].tolist() == ["135\N{NO-BREAK SPACE}MB", "–"]
+    assert shown["Trainable"].tolist() == ["2.31\N{NO-BREAK SPACE}k"] * 2
+    assert shown["Range over seeds"].tolist() == ["0.750–0.750", "–"]
+
+
+# ---- which method when ----
 
 
 def row(method: str, labels: int, accuracy: float, fit: float = 90, predict: float = 4):
@@ -88,19 +158,10 @@ def test_a_duration_below_zero_is_refused():
 
 
 def test_published_figures_are_shares_with_a_source():
-    found = published()
+    found = tables.published()
     assert found["accuracy"].between(0.2, 0.97).all()
     assert found["url"].str.startswith("https://").all()
     assert not found.duplicated(["source", "method", "labels"]).any()
     # The caution that the chapter teaches: the same model, two tables.
     same = found[(found["method"] == "RoBERTa-large") & (found["labels"] == 64)]
     assert sorted(same["accuracy"]) == [0.2187, 0.8529]
-
-
-def test_a_blank_figure_says_why():
-    ax = placeholder("The rows are others. " * 10, title="Left out")
-    assert ax.get_title() == "Left out"
-    assert "The rows are others." in ax.texts[0].get_text()
-    with pytest.raises(ValueError, match="reason is empty"):
-        placeholder(" ")
-    plt.close("all")

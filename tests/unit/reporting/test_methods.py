@@ -1,4 +1,4 @@
-"""Hosted models on the ladder: only where a key is set, each under its own name."""
+"""The methods that are measured; hosted ones only where a key is set."""
 
 from __future__ import annotations
 
@@ -7,16 +7,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import DatasetDict
 from fault_server import FaultServer
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 
-from chapterlib.__main__ import main
 from chapterlib.classifiers.prompt import FewShotPrompt, PromptClassifier
 from chapterlib.reporting import methods, records, runs
 from chapterlib.reporting.methods import hosted_methods
-from chapterlib.tasks.task import LABEL_NAMES
+
+
+def test_every_method_is_an_estimator_of_its_own() -> None:
+    assert len({m.slug for m in methods.METHODS}) == len(methods.METHODS)
+    assert len({m.title for m in methods.METHODS}) == len(methods.METHODS)
+    for method in methods.METHODS:
+        for per_class in (1, None):
+            estimator = method.estimator(per_class, 3)
+            params = runs.plain_params(clone(estimator).get_params())
+            assert params == runs.plain_params(estimator.get_params())
+            assert params.get("seed", 3) == 3
+
+
+def test_few_rows_have_a_recipe_of_their_own(tiny_news: DatasetDict) -> None:
+    most: dict[str, Any] = {"make": lambda seed: DummyClassifier(strategy="uniform")}
+    few = methods.Method(
+        "own",
+        "Own",
+        **most,
+        uses_model=False,
+        make_from_few=lambda s: DummyClassifier(),
+    )
+    assert few.estimator(methods.FEW, 0).strategy == "prior"
+    assert few.estimator(methods.FEW + 1, 0).strategy == "uniform"
+    assert few.estimator(None, 0).strategy == "uniform"
+    assert methods.Method("own", "Own", **most).estimator(1, 0).strategy == "uniform"
+    record = runs.execute(runs.Run(few, 5, 0), tiny_news)
+    assert record.params["strategy"] == "prior"
+    assert runs.is_current(runs.Run(few, 5, 0), tiny_news, [record])
+
+
+def test_the_baseline_learns(tiny_news: DatasetDict) -> None:
+    train = tiny_news["train"]
+    fitted = methods.tfidf_classifier().fit(train["text"], train["label"])
+    assert fitted.score(train["text"], train["label"]) > 0.9
+    np.testing.assert_allclose(fitted.predict_proba(train["text"]).sum(1), 1)
+
+
+# ---- hosted models ----
+
 
 KEY = "sk-planted-0123456789abcdefghij"
 MODEL = "someone/Big-Model-70B"
@@ -26,8 +66,9 @@ SLUGS = ["hosted-zero-shot-big-model-70b", "hosted-few-shot-big-model-70b"]
 @pytest.fixture
 def labels(tiny_news: DatasetDict) -> dict[str, str]:
     """The label's name of every text."""
+    names = tiny_news["train"].features["label"].names
     return {
-        row["text"]: LABEL_NAMES[row["label"]]
+        row["text"]: names[row["label"]]
         for split in tiny_news.values()
         for row in split
     }
@@ -80,25 +121,6 @@ def test_a_hosted_model_gets_records_under_its_name(
     assert runs.measure_all(tiny_news, folder, only=SLUGS) == []
     kept = [*files, *(tmp_path / "cache").rglob("*")]
     assert not [f for f in kept if f.is_file() and KEY.encode() in f.read_bytes()]
-
-
-def test_whoever_measures_is_told_that_rows_go_to_a_host(
-    server: FaultServer,
-    tiny_news: DatasetDict,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(runs.data, "load_ag_news", lambda rows: tiny_news)
-    (folder := tmp_path / "results").mkdir()
-    main(["measure", "--only", SLUGS[0], "--results", str(folder)])
-    told = capsys.readouterr().out
-    assert f"Rows go to {MODEL}" in told
-    assert "CHAPTERLIB_BUDGET_USD" in told
-    assert KEY not in told
-    for nothing_to_ask in (SLUGS[0], "majority"):  # the first is measured by now
-        main(["measure", "--only", nothing_to_ask, "--results", str(folder)])
-        assert "Rows go to" not in capsys.readouterr().out
 
 
 def test_every_row_is_shown_in_an_order_of_the_seed(
