@@ -76,8 +76,7 @@ class FrozenPrefix(nn.Module):
         lengths = (counts * torch.arange(1, input_ids.shape[1] + 1)).amax(1).tolist()
         rows = input_ids.cpu().tolist()
         keys = [
-            " ".join(map(str, row[:length]))
-            for row, length in zip(rows, lengths, strict=True)
+            " ".join(map(str, row[:n])) for row, n in zip(rows, lengths, strict=True)
         ]
         found = self.store.get(keys, KIND)
         dtype = lower.embed_tokens.weight.dtype
@@ -103,9 +102,8 @@ class FrozenPrefix(nn.Module):
                 input_ids=ids, attention_mask=mask, use_cache=False
             ).last_hidden_state
         states = states.to(self._hidden[1].embed_tokens.weight.dtype).cpu()
-        first = [length - 1 if self.only_last else 0 for length in lengths]
         return [
-            states[row, first[row] : length].contiguous()
+            states[row, length - 1 if self.only_last else 0 : length].contiguous()
             for row, length in enumerate(lengths)
         ]
 

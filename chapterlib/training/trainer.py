@@ -314,7 +314,8 @@ def make_trainer(
 
 def curve(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Keep of a trainer's log what a loss curve needs: step, epoch, losses, scores."""
-    wanted = "step epoch loss learning_rate grad_norm eval_loss eval_accuracy".split()
+    wanted = {"step", "epoch", "loss", "learning_rate", "grad_norm"}
+    wanted |= {"eval_loss", "eval_accuracy"}
     return [
         {name: value for name, value in entry.items() if name in wanted}
         for entry in log
