@@ -478,6 +478,7 @@ FinetunedClassifier(**options).fit(*rows).save(folder)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_weights(
     make: Any, rows: Rows, folder: Path, tmp_path: Path
 ) -> None:

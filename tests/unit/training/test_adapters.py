@@ -253,6 +253,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_shards_of_two_processes_are_the_whole(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
