@@ -44,7 +44,7 @@ class Naive:
         self.tokenizer, network = loading.load(
             "classify",
             self.model,
-            labels=task.LABEL_NAMES,
+            labels=task.AG_NEWS.label_names,
             device="cpu",
             dtype="float32",
             seed=self.seed,
@@ -92,7 +92,7 @@ class Naive:
 
     def _batch(self, texts: list[str]) -> Any:
         return self.tokenizer(
-            [RECIPE["template"].format(text=text) for text in texts],
+            [task.AG_NEWS.template.format(text=text) for text in texts],
             padding="max_length",
             padding_side="right",
             truncation=True,
@@ -104,10 +104,9 @@ class Naive:
 def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Train and predict in one way; run it in a fresh process."""
     ds = sampling.load_ag_news()
-    train = sampling.balanced_sample(ds["train"], options.rows // 4, seed=options.seed)
-    test = sampling.balanced_sample(
-        ds["test"], options.test_rows // 4, seed=options.seed
-    )
+    classes, seed = len(task.AG_NEWS.labels), options.seed
+    train = sampling.balanced_sample(ds["train"], options.rows // classes, seed=seed)
+    test = sampling.balanced_sample(ds["test"], options.test_rows // classes, seed=seed)
     model = loading.resolve().location
     devices.pick_dtype("cpu")  # measured once a machine, so not part of the time
     with tempfile.TemporaryDirectory() as cache:

@@ -1,127 +1,26 @@
-"""The methods that a finetuned classifier has for folders and the Hub."""
+"""Finetuning: a language model with a classification head, trained on texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from chapterlib.models.hidden_states import TEMPLATE
-from chapterlib.training import adapters, loop, saving, trainer
+from chapterlib.models.sizes import ATTENTION
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels
+from chapterlib.training import adapters, loop, saving
 from chapterlib.training.adapters import FinetuningMethod
-from chapterlib.training.presets import ATTENTION
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from chapterlib.reporting.records import RunRecord
+from chapterlib.training.trainer import explained
 
 
-class PersistenceMixin:
-    """Save, load, merge and publish; `training.FinetunedClassifier` has it."""
-
-    def save(self, folder: str | Path, record: RunRecord | None = None) -> Path:
-        """Write adapters or weights, head, tokenizer, labels, template, model card.
-
-        Parameters
-        ----------
-        folder : path
-            Made where it is missing.
-        record : RunRecord, optional
-            A measured run, for the model card.
-
-        Returns
-        -------
-        Path
-            The folder. ``peft`` and ``transformers`` read it as well.
-        """
-        check_is_fitted(self)
-        return saving.save(self, Path(folder).expanduser(), record)
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        model: str | Path | None = None,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-    ) -> Self:
-        """Read a folder that `save` wrote, ready to predict.
-
-        Parameters
-        ----------
-        folder : path
-        model : str or path, optional
-            The base of the adapters, where it was a local folder.
-        device, dtype : optional
-            As for `models.load`. Weights that were trained whole stay in float32;
-            `dtype` is then what they compute in.
-
-        Raises
-        ------
-        SavedModelError
-            If the folder holds no whole classifier, or the base is another model.
-        """
-        path = Path(folder).expanduser()
-        return saving.load(cls, path, model=model, device=device, dtype=dtype)
-
-    def merge(
-        self,
-        folder: str | Path | None = None,
-        *,
-        dtype: str | torch.dtype | None = None,
-    ) -> Self:
-        """Fold the adapters into the weights: a plain model, as fast as the base.
-
-        Parameters
-        ----------
-        folder : path, optional
-            Save the merged model there.
-        dtype : optional
-            Of the merged weights. In float32 the logits agree to 1e-4; bf16 and fp16
-            round the sum of base and adapter. From 4 bit, the weights are merged as
-            they were rounded, so float32 agrees as well as before, at four times the
-            memory; quantizing the result again would round it once more.
-
-        Returns
-        -------
-        FinetunedClassifier
-            Another one; this one stays as it is.
-        """
-        check_is_fitted(self)
-        merged = saving.merge(self, dtype=dtype)
-        if folder is not None:
-            merged.save(folder)
-        return merged
-
-    def push(
-        self, repo_id: str, *, private: bool = True, record: RunRecord | None = None
-    ) -> str:
-        """Publish on the Hugging Face Hub what `save` writes; needs HF_TOKEN.
-
-        Returns
-        -------
-        str
-            Address of the commit.
-
-        Raises
-        ------
-        SavedModelError
-            If the Hub refuses it or can't be reached.
-        """
-        check_is_fitted(self)
-        return saving.push(self, repo_id, private=private, record=record)
-
-
-class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
+class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     """A language model with a classification head, finetuned on labeled texts.
 
     The head reads the state of the last token, after everything else was read. It is
@@ -135,8 +34,9 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         but the head, which all of the others train as well.
     model : str or path, optional
         As for `models.load`.
-    template : str
-        What the model reads, with ``{text}`` where the text goes.
+    template : str, optional
+        What the model reads, with ``{text}`` where the text goes; by default the
+        task's.
     max_length : int
         Tokens of a text that are read; the rest is cut off. The template is not.
     r, alpha, dropout, target_modules
@@ -144,7 +44,8 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
     first_layer : int or float
         Layers below it stay as they are; a float is a share of the layers.
     head_init : {"random", "probe"}
-        "probe" starts from a cross-validated logistic regression (`heads.probe_head`).
+        "probe" starts from a cross-validated logistic regression on the states that
+        the head will read.
     learning_rate, weight_decay : float
         Of AdamW.
     schedule : str
@@ -163,15 +64,14 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         Put rows of like length into a batch: next to no padding.
     cache_prefix : bool or path
         Compute the frozen layers below `first_layer` once a row, and keep their
-        states in this folder, or under the setting ``CHAPTERLIB_CACHE``
-        (`prefix.FrozenPrefix`).
+        states in this folder, or under the setting ``CHAPTERLIB_CACHE``.
     gradient_checkpointing : bool
         Less memory for more time.
     compile_model : bool
         Compile the steps with `torch.compile`, which takes minutes and pays in runs of
         many thousand rows; it leaves `cache_prefix` unused.
     label_names : sequence of str, optional
-        Name of each class id; those of AG News by default.
+        Name of each class id, where it is not the task's.
     checkpoints : path, optional
         Where an unfinished run is kept; by default a folder of its own in the cache.
     checkpoint_steps : int, optional
@@ -180,8 +80,9 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         Go on with the same run where it was interrupted.
     seed : int
     device, dtype : optional
-        By default those of `devices.pick_device` and `devices.pick_dtype`.
+        By default the settings', else what is fastest here.
     progress : bool
+    task : Task
 
     Attributes
     ----------
@@ -206,17 +107,18 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from chapterlib.training import FinetunedClassifier, preset
-    >>> model = FinetunedClassifier(**preset("cpu"))
-    >>> model.fit(texts, labels).predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
+    >>> from chapterlib import FinetunedClassifier, Task, training
+    >>> task = Task("Reviews", ("negative", "positive"), item="review", kind="film")
+    >>> model = FinetunedClassifier(**training.preset("cpu"), task=task)
+    >>> model.fit(texts, labels).predict(["I left at half time"])  # doctest: +SKIP
+    array([0])
     """
 
     def __init__(
         self,
         method: FinetuningMethod = "lora",
         model: str | Path | None = None,
-        template: str = TEMPLATE,
+        template: str | None = None,
         max_length: int = 128,
         r: int = 16,
         alpha: float = 32,
@@ -245,6 +147,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         progress: bool = True,
+        task: Task = AG_NEWS,
     ) -> None:
         self.method = method
         self.model = model
@@ -277,6 +180,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         self.device = device
         self.dtype = dtype
         self.progress = progress
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
         """Train on labeled texts, or finish the same run that was interrupted.
@@ -300,12 +204,21 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
             If the loss is no number any more, memory runs out, or the same run is
             under way in another process.
         """
-        return loop.fit(self, texts, labels)
+        classes, targets = check_labels(texts, labels)
+        names = self.task.label_names if self.label_names is None else self.label_names
+        if classes[-1] >= len(names):
+            raise ValueError(
+                f"a label is {classes[-1]}, but there are {len(names)} names "
+                f"({', '.join(names)}): pass the task of these labels as task=, or "
+                "name every class in label_names"
+            )
+        trained = loop.run(self._options(), texts, targets, [names[i] for i in classes])
+        return self._keep(classes, trained)
 
     def decision_function(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Logits, in the order of ``classes_``: shape [n, k]."""
         check_is_fitted(self)
-        with trainer.explained("predicting"), loop.arithmetic(self):
+        with explained("predicting"), loop.arithmetic(self._options()):
             return adapters.logits_of(
                 self.network_, self.encoder_(texts), progress=self.progress
             )
@@ -319,3 +232,123 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         """Most probable class id of each text: shape [n]."""
         best = self.decision_function(texts).argmax(1)
         return np.asarray(self.classes_[best], np.int64)
+
+    def save(self, folder: str | Path, scores: Mapping[str, Any] | None = None) -> Path:
+        """Write adapters or weights, head, tokenizer, task, template, model card.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it is missing.
+        scores : mapping, optional
+            What was measured, for the model card: ``{"accuracy": 0.91}``.
+
+        Returns
+        -------
+        Path
+            The folder. ``peft`` and ``transformers`` read it as well.
+        """
+        return saving.save(Path(folder).expanduser(), *self._described(), scores)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> FinetunedClassifier:
+        """Read a folder that `save` wrote, ready to predict.
+
+        Parameters
+        ----------
+        folder : path
+        model : str or path, optional
+            The base of the adapters, where it was a local folder.
+        device, dtype : optional
+            As for `models.load`. Weights that were trained whole stay in float32;
+            `dtype` is then what they compute in.
+
+        Raises
+        ------
+        SavedModelError
+            If the folder holds no whole classifier, or the base is another model.
+        """
+        known, trained = saving.load(
+            Path(folder).expanduser(), model=model, device=device, dtype=dtype
+        )
+        return cls(**known["params"])._keep(np.array(known["classes"]), trained)
+
+    def merge(
+        self,
+        folder: str | Path | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+    ) -> FinetunedClassifier:
+        """Fold the adapters into the weights: a plain model, as fast as the base.
+
+        Parameters
+        ----------
+        folder : path, optional
+            Save the merged model there.
+        dtype : optional
+            Of the merged weights. In float32 the logits agree to 1e-4; bf16 and fp16
+            round the sum of base and adapter. From 4 bit, the weights are merged as
+            they were rounded, so float32 agrees as well as before, at four times the
+            memory; quantizing the result again would round it once more.
+
+        Returns
+        -------
+        FinetunedClassifier
+            Another one; this one stays as it is.
+        """
+        trained, _ = self._described()
+        new = saving.merge(trained, self.method, device=self.device, dtype=dtype)
+        merged = clone(self).set_params(dtype=dtype)._keep(self.classes_, new)
+        if folder is not None:
+            merged.save(folder)
+        return merged
+
+    def push(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        scores: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Publish on the Hugging Face Hub what `save` writes; needs HF_TOKEN.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        SavedModelError
+            If the Hub refuses it or can't be reached.
+        """
+        return saving.push(repo_id, *self._described(), scores, private=private)
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = self.get_params(deep=False)
+        if options["template"] is None:
+            options["template"] = self.task.template
+        return options
+
+    def _keep(
+        self, classes: npt.NDArray[np.int64], trained: loop.Trained
+    ) -> FinetunedClassifier:
+        """Take over all that was trained, as ``network_`` and so on."""
+        self.classes_ = classes
+        for name, value in trained._asdict().items():
+            setattr(self, f"{name}_", value)
+        return self
+
+    def _described(self) -> tuple[loop.Trained, dict[str, Any]]:
+        check_is_fitted(self)
+        kept = (getattr(self, f"{name}_") for name in loop.Trained._fields)
+        trained = loop.Trained(*kept)
+        known = saving.describe(trained, self._options(), self.classes_, self.task)
+        return trained, known

@@ -350,6 +350,20 @@ def _weights_of(estimator: Any) -> tuple[int, int]:
     return count, len(pickle.dumps(fitted))
 
 
+def _scores(record: records.RunRecord) -> dict[str, Any]:
+    """Tell for a model card what was measured, and on which rows."""
+    scores, data = record.metrics, record.data
+    rows = f"rows of {data.name}"
+    return {
+        "accuracy": f"{scores.accuracy:.4f}",
+        "its 95% interval": f"{scores.low:.4f} to {scores.high:.4f}",
+        "macro-F1": f"{scores.macro_f1:.4f}",
+        "measured on": f"{data.n_test:,} test {rows} ({data.test_fingerprint})",
+        "trained on": f"{data.n_train:,} train {rows} ({data.train_fingerprint})",
+        "seconds of training": f"{record.fit_seconds:,.0f}",
+    }
+
+
 def train(config: RunConfig) -> records.RunRecord | None:
     """Train, measure on the test rows, and save model and card.
 
@@ -384,7 +398,7 @@ def train(config: RunConfig) -> records.RunRecord | None:
         seed=config.seed,
         params={name: repr(value) for name, value in sorted(options.items())},
     )
-    folder = classifier.save(config.output, record)
+    folder = classifier.save(config.output, _scores(record))
     print(record.recompute(test["label"]))
     print(f"saved in {folder}")
     return record

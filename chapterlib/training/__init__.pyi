@@ -1,10 +1,3 @@
-from .adapters import (
-    load_base as load_base,
-    make_trainable as make_trainable,
-)
-from .prefix import (
-    FrozenPrefix as FrozenPrefix,
-)
 from .presets import (
     CONFIGS as CONFIGS,
     PRESETS as PRESETS,
@@ -15,6 +8,5 @@ from .saving import (
 )
 from .trainer import (
     EpochOrder as EpochOrder,
-    Rows as Rows,
     TrainingError as TrainingError,
 )

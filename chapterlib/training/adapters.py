@@ -1,9 +1,8 @@
-"""Make a classifier ready for training: what is frozen, adapted, or trained whole."""
+"""What training changes in a network: adapters, heads, whole layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,47 +20,30 @@ from chapterlib.models.hidden_states import STRENGTHS, fit_probe
 
 FinetuningMethod = Literal["lora", "qlora", "full", "head"]
 METHODS: tuple[str, ...] = get_args(FinetuningMethod)
+# Of a batch in prediction, padding included.
+BATCH_TOKENS = 2048
+# Parameters of a `FinetunedClassifier` by name; the template filled from the task.
+Options = Mapping[str, Any]
 
 
 def load_base(
-    method: FinetuningMethod,
-    model: str | Path | None,
-    labels: Sequence[str],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    seed: int = 0,
+    options: Options, labels: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> loading.LoadedModel:
     """Load tokenizer and sequence classifier, frozen except for its new head.
 
-    Parameters
-    ----------
-    method : {"lora", "qlora", "full", "head"}
-        "qlora" loads the linear layers in 4 bit.
-    model : str or path, optional
-        As for `models.load`.
-    labels : sequence of str
-        Label names in the order of their ids.
-    device, dtype
-        Where the weights lie and what they are computed in. Trained weights are kept
-        in float32 whatever `dtype` is: the steps of an optimizer are too small for
-        half-precision types.
-    seed : int
-        Of the head.
-
-    Returns
-    -------
-    LoadedModel
-        The head is in float32, so that its logits are not rounded.
+    Of the options it reads method, model and seed; `labels` are names in the order of
+    the ids, `dtype` is what the layers compute in.
     """
+    method = options["method"]
+    # The steps of an optimizer are too small for half-precision types.
     kept = torch.float32 if method == "full" else dtype
     tokenizer, network = loading.load(
         "classify",
-        model,
+        options["model"],
         labels=tuple(labels),
         device=device,
         dtype=kept,
-        seed=seed,
+        seed=options["seed"],
         quantization="nf4" if method == "qlora" else None,
     )
     tokenizer.padding_side = "right"  # positions then start at the text
@@ -90,39 +72,16 @@ def widen_head(network: PreTrainedModel) -> None:
 
 
 def make_trainable(
-    method: FinetuningMethod,
-    network: PreTrainedModel,
-    *,
-    r: int = 16,
-    alpha: float = 32,
-    dropout: float = 0.0,
-    target_modules: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
-    first_layer: float = 0,
-    seed: int = 0,
+    options: Options, network: PreTrainedModel
 ) -> PreTrainedModel | PeftModel:
     """Set up what the method trains, in a network of `load_base`.
 
-    Parameters
-    ----------
-    method, network
-    r, alpha, dropout, target_modules
-        As `peft.LoraConfig` names them; unused by "full" and "head".
-    first_layer : int or float
-        As for `layer_number`: layers below it stay as they are.
-    seed : int
-        Of the adapters.
-
-    Returns
-    -------
-    PreTrainedModel or PeftModel
-
-    Raises
-    ------
-    ValueError
-        If no layer has a target module of that name, or there are not so many layers.
+    Raises ValueError if no layer has a target module of that name, or there are not so
+    many layers.
     """
+    method = options["method"]
     depth = int(network.config.num_hidden_layers)
-    first = layer_number(first_layer, depth)
+    first = layer_number(options["first_layer"], depth)
     if method == "head":
         return network
     if method == "full":
@@ -131,30 +90,23 @@ def make_trainable(
         for part in parts if first else [*parts, base.embed_tokens]:
             part.requires_grad_(True)
         return network
-    check_targets(network, target_modules)
+    check_targets(network, options["target_modules"])
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=r,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # fractions work as well
-        lora_dropout=dropout,
-        target_modules=list(target_modules),
+        r=options["r"],
+        lora_alpha=options["alpha"],
+        lora_dropout=options["dropout"],
+        target_modules=list(options["target_modules"]),
         layers_to_transform=list(range(first, depth)) if first else None,
     )
     with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(options["seed"])
         # Adapters come out in float32 even where the layers are in bf16.
-        adapted = get_peft_model(network, config)
-    return adapted
+        return get_peft_model(network, config)
 
 
 def layer_number(first_layer: float, depth: int) -> int:
-    """Return which layer is meant: an int is its number, a float a share of the depth.
-
-    Raises
-    ------
-    ValueError
-        If the model has no such layer.
-    """
+    """Return which layer is meant: an int is its number, a float a share of them."""
     share = isinstance(first_layer, float)
     if not 0 <= first_layer < (1 if share else depth):
         raise ValueError(
@@ -190,8 +142,7 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
 def gathered(network: nn.Module) -> dict[str, torch.Tensor]:
     """Trained weights by name, whole even where their shards lie in other processes.
 
-    Every process of a sharded training has to call it. The names are those of the
-    network before it was sharded.
+    Every process of a sharded training has to call it; names are as before sharding.
     """
     found = {}
     for name, parameter in trainable(network).items():
@@ -208,32 +159,17 @@ def plain(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def logits_of(
-    network: Any,
-    ids: Sequence[Sequence[int]],
-    *,
-    batch_tokens: int = 2048,
-    progress: bool = False,
+    network: Any, ids: Sequence[Sequence[int]], *, progress: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Run a classifier over encoded rows, the longest first, without gradients.
+    """Run a classifier over n encoded rows, the longest first, without gradients.
 
-    Parameters
-    ----------
-    network : PreTrainedModel or PeftModel
-        In evaluation mode afterwards.
-    ids : sequence of lists of int, length n
-    batch_tokens : int
-        Tokens in a batch, padding included; a longer row is a batch of its own.
-    progress : bool
-
-    Returns
-    -------
-    ndarray of float32 [n, outputs of the head]
+    Returns float32 [n, outputs of the head].
     """
     network.eval()
     pad: Any = network.config.pad_token_id
     found = np.zeros((len(ids), int(network.config.num_labels)), np.float32)
     with tqdm(total=len(ids), desc="Rows", disable=None if progress else True) as bar:
-        for batch in longest_first(ids, batch_tokens, pad):
+        for batch in longest_first(ids, BATCH_TOKENS, pad):
             with torch.inference_mode():
                 logits = network(
                     input_ids=batch.input_ids.to(network.device),
@@ -249,40 +185,14 @@ def logits_of(
 def probe_head(
     network: PreTrainedModel,
     ids: Sequence[Sequence[int]],
-    labels: Sequence[int],
-    *,
-    folds: int = 5,
+    labels: npt.ArrayLike,
     seed: int = 0,
 ) -> float:
-    """Set the head to a logistic regression on the states that it will read.
+    """Set the head to a logistic regression on the states that it will read [n, width].
 
-    Training starts from a sensible head, and its first steps do not pull the layers
-    below about for the sake of a random one. The penalty is the one whose *held-out*
-    log-likelihood is best: a regression with as many features as this would fit its
-    own rows perfectly and leave nothing to learn from them.
-
-    Parameters
-    ----------
-    network : PreTrainedModel
-        Its ``score`` is changed in place: linear, without an intercept.
-    ids : sequence of lists of int, length n
-    labels : sequence of int, length n
-        0 to (number of labels - 1).
-    folds : int
-        Of the cross-validation, at most; fewer where a class has fewer rows.
-    seed : int
-        Of the split into folds.
-
-    Returns
-    -------
-    float
-        The inverse strength of the penalty that was chosen.
-
-    References
-    ----------
-    Kumar, Raghunathan, Jones, Ma and Liang, "Fine-Tuning can Distort Pretrained
-    Features and Underperform Out-of-Distribution", ICLR 2022, arXiv:2202.10054
-    (LP-FT: a linear probe, then finetuning).
+    Training then does not pull the layers below about for the sake of a random head
+    (LP-FT: Kumar et al., ICLR 2022, arXiv:2202.10054). Returns the inverse strength of
+    the penalty, the one whose *held-out* log-likelihood is best.
     """
     head: Any = network.score
     # Without a head, what it would read comes out.
@@ -291,12 +201,14 @@ def probe_head(
         states = logits_of(network, ids).astype(np.float64)
     finally:
         network.score = head
-    # No mean is taken off and no intercept added: the head has none to take them up.
+    # A regression with as many features as this would fit its own rows perfectly and
+    # leave nothing to learn from them: hence a penalty that held-out rows choose. No
+    # mean is taken off and no intercept added: the head has none to take them up.
     pipeline, chosen = fit_probe(
         states,
         np.asarray(labels),
         strengths=STRENGTHS,
-        folds=folds,
+        folds=5,
         scoring="neg_log_loss",
         seed=seed,
         centered=False,

@@ -22,34 +22,15 @@ KIND = "states"
 class FrozenPrefix(nn.Module):
     """Hidden states below the first trained layer, looked up by a row's tokens.
 
-    It takes the place of the token embeddings; the lower layers are replaced by ones
-    that pass on what they get. A row that is not on disk yet is computed by the layers
-    that stood there, once. So the model stays an ordinary classifier for every trainer
-    around it, and gives the same logits as before.
+    It takes the place of the token embeddings until `remove`; the `layers` lower layers
+    (at least 1) pass on what they get. A row that is not on disk yet is computed by
+    the layers that stood there, once. So the model stays an ordinary classifier for
+    every trainer around it, and gives the same logits as before.
 
-    Parameters
-    ----------
-    network : PreTrainedModel
-        A sequence classifier with ``base_model.embed_tokens``, ``.layers`` and
-        ``.norm`` (Llama and its kin); it is changed in place until `remove`.
-    layers : int
-        How many of its lower layers are frozen: at least 1.
-    path : path
-        File of the states. It must belong to these very weights, layers and dtype.
-    only_last : bool
-        Keep the state of the last token alone: enough if nothing but the head is
-        trained.
-
-    Raises
-    ------
-    ValueError
-        If the network is built in another way, or the number of layers is out of
-        range.
-
-    Notes
-    -----
-    A row's states take (tokens × hidden size × bytes a number) on disk: 70 kB for 60
-    tokens of the embedded model in bf16.
+    The file at `path` must belong to these very weights, layers and dtype. A row takes
+    (tokens x hidden size x bytes a number) in it: 70 kB for 60 tokens of the embedded
+    model in bf16. With `only_last`, the state of the last token alone is kept: enough
+    if nothing but the head is trained.
     """
 
     def __init__(
@@ -89,20 +70,13 @@ class FrozenPrefix(nn.Module):
         base.embed_tokens = self
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Hidden states [rows, tokens, width] that enter the first trained layer.
-
-        Parameters
-        ----------
-        input_ids : tensor of int [rows, tokens]
-            Padded on the right.
-        """
+        """Hidden states [rows, tokens, width] of ids that are padded on the right."""
         lower = self._hidden[1]
         counts = (input_ids != self.pad).int().cpu()
         lengths = (counts * torch.arange(1, input_ids.shape[1] + 1)).amax(1).tolist()
         rows = input_ids.cpu().tolist()
         keys = [
-            " ".join(map(str, row[:length]))
-            for row, length in zip(rows, lengths, strict=True)
+            " ".join(map(str, row[:n])) for row, n in zip(rows, lengths, strict=True)
         ]
         found = self.store.get(keys, KIND)
         dtype = lower.embed_tokens.weight.dtype
@@ -110,14 +84,9 @@ class FrozenPrefix(nn.Module):
         missing = [i for i, key in enumerate(keys) if key not in found]
         if missing:
             fresh = self._compute(input_ids[missing], [lengths[i] for i in missing])
-            self.store.put(
-                (keys[i], KIND, pack(states))
-                for i, states in zip(missing, fresh, strict=True)
-            )
-            found |= {
-                keys[i]: pack(states)
-                for i, states in zip(missing, fresh, strict=True)
-            }  # fmt: skip
+            new = {keys[i]: pack(s) for i, s in zip(missing, fresh, strict=True)}
+            self.store.put((key, KIND, states) for key, states in new.items())
+            found |= new
             self.computed += len(missing)
         for i, key in enumerate(keys):
             states = unpack(found[key], self.width, dtype)
@@ -133,9 +102,8 @@ class FrozenPrefix(nn.Module):
                 input_ids=ids, attention_mask=mask, use_cache=False
             ).last_hidden_state
         states = states.to(self._hidden[1].embed_tokens.weight.dtype).cpu()
-        first = [length - 1 if self.only_last else 0 for length in lengths]
         return [
-            states[row, first[row] : length].contiguous()
+            states[row, length - 1 if self.only_last else 0 : length].contiguous()
             for row, length in enumerate(lengths)
         ]
 

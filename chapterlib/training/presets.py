@@ -4,82 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from chapterlib.models.hidden_states import TEMPLATE
-from chapterlib.settings import data_file
+from chapterlib.models.sizes import ATTENTION
+from chapterlib.settings import data_file, get_settings
 
-# Every recipe adapts the four projections of attention.
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        # The recipe of the chapter that this book grows from.
-        "llama3-8b": MappingProxyType(
-            {
-                "method": "qlora",
-                "template": "{text}",
-                "r": 16,
-                "alpha": 8,
-                "dropout": 0.05,
-                "target_modules": ATTENTION,
-                "learning_rate": 1e-4,
-                "batch_size": 8,
-                "epochs": 3,
-                "weight_decay": 0.01,
-                "validation": 0.1,
-                "group_by_length": False,
-                "gradient_checkpointing": True,
-            }
-        ),
-        # Tried on held-out training rows of AG News with the embedded model: adapters
-        # in the upper half learn better at this rate than at the default one, and the
-        # lower half is computed only once.
-        "cpu": MappingProxyType(
-            {
-                "method": "lora",
-                "template": TEMPLATE,
-                "r": 16,
-                "alpha": 32,
-                "dropout": 0.0,
-                "target_modules": ATTENTION,
-                "first_layer": 0.5,
-                "learning_rate": 1e-3,
-                "batch_size": 16,
-                "epochs": 3,
-                "weight_decay": 0.01,
-            }
-        ),
-        # 16 GB and no bf16: 4-bit weights, fp16 arithmetic, recomputed activations.
-        "t4": MappingProxyType(
-            {
-                "method": "qlora",
-                "template": TEMPLATE,
-                "r": 16,
-                "alpha": 32,
-                "dropout": 0.05,
-                "target_modules": ATTENTION,
-                "learning_rate": 2e-4,
-                "batch_size": 16,
-                "accumulate": 2,
-                "epochs": 2,
-                "weight_decay": 0.01,
-                "validation": 0.1,
-                "gradient_checkpointing": True,
-                "dtype": "float16",
-            }
-        ),
-    }
-)
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # The recipe of the chapter that this book grows from.
+    "llama3-8b": {
+        "method": "qlora",
+        "template": "{text}",
+        "r": 16,
+        "alpha": 8,
+        "dropout": 0.05,
+        "target_modules": ATTENTION,
+        "learning_rate": 1e-4,
+        "batch_size": 8,
+        "epochs": 3,
+        "weight_decay": 0.01,
+        "validation": 0.1,
+        "group_by_length": False,
+        "gradient_checkpointing": True,
+    },
+    # Tried on held-out training rows with the embedded model: adapters in the upper
+    # half learn better at this rate than at the default one, and the lower half is
+    # computed only once.
+    "cpu": {
+        "method": "lora",
+        "r": 16,
+        "alpha": 32,
+        "dropout": 0.0,
+        "target_modules": ATTENTION,
+        "first_layer": 0.5,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "epochs": 3,
+        "weight_decay": 0.01,
+    },
+    # 16 GB and no bf16: 4-bit weights, fp16 arithmetic, recomputed activations.
+    "t4": {
+        "method": "qlora",
+        "r": 16,
+        "alpha": 32,
+        "dropout": 0.05,
+        "target_modules": ATTENTION,
+        "learning_rate": 2e-4,
+        "batch_size": 16,
+        "accumulate": 2,
+        "epochs": 2,
+        "weight_decay": 0.01,
+        "validation": 0.1,
+        "gradient_checkpointing": True,
+        "dtype": "float16",
+    },
+}
 
 # Which recipe fits which tier of the settings.
-TIER_PRESETS: Mapping[str, str] = MappingProxyType(
-    {"cpu": "cpu", "t4": "t4", "gpu": "llama3-8b"}
-)
+TIER_PRESETS: Mapping[str, str] = {"cpu": "cpu", "t4": "t4", "gpu": "llama3-8b"}
 
 
 def preset(name: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -108,8 +92,6 @@ def preset(name: str | None = None, **changes: Any) -> dict[str, Any]:
     0.0001
     """
     if name is None:
-        from chapterlib.settings import get_settings
-
         name = TIER_PRESETS[get_settings().tier]
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
@@ -126,21 +108,9 @@ class ConfigError(ValueError):
 class RunConfig(BaseModel):
     """What a configuration file may say.
 
-    Attributes
-    ----------
-    output : pathlib.Path
-        Folder for the finetuned model; a relative one is taken from where the command
-        runs.
-    preset : str or None
-        As for `presets.preset`; by default that of the tier.
-    params : dict
-        Parameters of `training.FinetunedClassifier` that differ from the preset.
-    data : str or None
-        As for `data.load_ag_news`.
-    train_per_class, test_per_class : int or None
-        Rows a class; None takes them all.
-    seed : int
-        Of the draw of rows and of the training.
+    `output` is the folder for the model; `preset` as for `preset`, `params` those of
+    `FinetunedClassifier` that differ from it; `data` as for `tasks.load_ag_news`; rows
+    per class, all where None; `seed` of the draw of rows and of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -155,32 +125,19 @@ class RunConfig(BaseModel):
 
 
 def read_config(path: str | Path) -> RunConfig:
-    """Read and check a configuration file.
+    """Read and check a YAML file; a bare name may be a shipped one: "cpu.yaml".
 
-    Parameters
-    ----------
-    path : path
-        A YAML file; a name without a folder may be one that is shipped:
-        "llama3-8b.yaml", "cpu.yaml".
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file, or a field is unknown or of no use.
+    Raises ConfigError if there is no such file, or a field is unknown or of no use.
     """
     file = Path(path).expanduser()
-    if (
-        not file.is_file()
-        and (CONFIGS / file.name).is_file()
-        and file.name == str(path)
-    ):
+    if not file.is_file() and file.name == str(path):
         file = CONFIGS / file.name
     try:
         return RunConfig(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
     except FileNotFoundError:
         shipped = ", ".join(sorted(f.name for f in CONFIGS.glob("*.yaml")))
         raise ConfigError(
-            f"there is no file {file}: name one, or one that is shipped ({shipped})"
+            f"there is no file {path}: name one, or one that is shipped ({shipped})"
         ) from None
     except (yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{file} is no YAML mapping: {error}") from error

@@ -1,15 +1,20 @@
-"""The model card of a finetuned classifier: what it is, how it was made, how good."""
+"""Finetuned classifiers in folders and on the Hub: save, load, merge, model card."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from peft import (
     PeftModel,
     get_peft_model,
@@ -20,182 +25,97 @@ from peft import (
 from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
 from chapterlib.settings import get_settings, versions
+from chapterlib.tasks.task import AG_NEWS, Label, Task
 from chapterlib.training import adapters, loop
-
-if TYPE_CHECKING:
-    from chapterlib.reporting.records import RunRecord
-
-
-def model_card(known: dict[str, Any], record: RunRecord | None = None) -> str:
-    """Write the card as Markdown with the Hub's YAML header.
-
-    Parameters
-    ----------
-    known : dict
-        As `finetuned.describe` gives it.
-    record : RunRecord, optional
-        A measured run of this classifier: its scores go into the card.
-
-    Returns
-    -------
-    str
-    """
-    base, params = known["base"], known["params"]
-    head: dict[str, Any] = {
-        "library_name": "peft" if known["adapter"] else "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["chapterlib", params["method"]],
-    }
-    if base["hub_id"]:
-        head["base_model"] = base["hub_id"]
-    kind = "Low-rank adapters and a head" if known["adapter"] else "A classifier"
-    lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False).strip(),
-        "---",
-        "",
-        f"# {base['name']}, finetuned to tell {_listed(known['labels'])}",
-        "",
-        f"{kind} for `{base['name']}` (weights `{base['sha256'][:16]}`), trained with "
-        f"method `{params['method']}`: {known['trainable_parameters']:,} numbers were "
-        "trained.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from chapterlib.training import FinetunedClassifier",
-        "",
-        'classifier = FinetunedClassifier.load("path/to/this/folder")',
-        'classifier.predict(["Shares fell on Friday"])',
-        "```",
-        "",
-        f"The model reads `{params['template']!r}` with the text in its place, cut to "
-        f"{params['max_length']} tokens; the pad token is `{known['pad_token']}`. "
-        "Outputs are in the order of the classes below.",
-        "",
-        *_table(
-            ("class id", "label"), zip(known["classes"], known["labels"], strict=True)
-        ),
-    ]
-    lines += ["", "## Result", ""]
-    if record is None:
-        lines.append("No measured run was recorded with this model.")
-    else:
-        scores, data = record.metrics, record.data
-        lines += [
-            f"Accuracy {scores.accuracy:.4f} (95% interval {scores.low:.4f} to "
-            f"{scores.high:.4f}), macro-F1 {scores.macro_f1:.4f}, on {data.n_test:,} "
-            f"test rows of {data.name} (`{data.test_fingerprint}`) after training on "
-            f"{data.n_train:,} rows (`{data.train_fingerprint}`). Training took "
-            f"{record.fit_seconds:,.0f} s.",
-        ]
-    lines += ["", "## Training", ""]
-    lines += _table(("parameter", "value"), sorted(params.items()))
-    lines += [
-        "",
-        "Versions: " + _listed(f"{n} {v}" for n, v in known["versions"].items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _listed(words: Any) -> str:
-    return ", ".join(str(word) for word in words)
-
-
-def _table(head: tuple[str, str], rows: Any) -> list[str]:
-    return [
-        f"| {head[0]} | {head[1]} |",
-        "|---|---|",
-        *(f"| {a} | `{b!r}` |" for a, b in rows),
-    ]
-
 
 # What only this package knows of a saved classifier.
 FILE = "chapterlib.json"
 FORMAT = 1
+# Parameters that belong to a machine or a moment; the task has a place of its own.
+NOT_SAVED = ("model", "device", "checkpoints", "progress", "resume", "task")
 
 
 class SavedModelError(RuntimeError):
     """A folder holds no finetuned classifier, or one that does not fit its base."""
 
 
-def save(classifier: Any, folder: Path, record: RunRecord | None = None) -> Path:
-    """Write a fitted classifier; see `persistence.PersistenceMixin.save`."""
+def describe(
+    trained: loop.Trained, options: adapters.Options, classes: npt.ArrayLike, task: Task
+) -> dict[str, Any]:
+    """Everything of a fitted classifier but its weights, as plain JSON values."""
+    source = trained.source
+    known = {
+        "format": FORMAT,
+        "adapter": isinstance(trained.network, PeftModel),
+        "params": {n: v for n, v in options.items() if n not in NOT_SAVED},
+        "task": asdict(task),
+        "classes": np.asarray(classes).tolist(),
+        "labels": _label_names(trained.network),
+        "pad_token": trained.tokenizer.pad_token,
+        "base": {
+            "name": source.name,
+            "sha256": source.sha256,
+            "hub_id": None if Path(source.location).is_dir() else source.location,
+        },
+        "history": trained.history,
+        "trainable_parameters": trained.trainable_parameters,
+        "size_bytes": trained.size_bytes,
+        "cut_rows": trained.cut_rows,
+        "versions": versions(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(known, default=_as_json))
+    return plain
+
+
+def _as_json(value: Any) -> Any:
+    number = isinstance(value, np.generic)
+    return value.item() if number else str(value).removeprefix("torch.")
+
+
+def save(
+    folder: Path,
+    trained: loop.Trained,
+    known: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a classifier that `describe` describes; see `FinetunedClassifier.save`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)  # until the rest is whole
-    network: Any = classifier.network_
-    adapted = isinstance(network, PeftModel)
-    known = describe(classifier)
+    network = trained.network
     with quiet():
-        if adapted:
+        if known["adapter"]:
             # The base is named, never located: where it lies is this machine's affair.
             for config in network.peft_config.values():
-                config.base_model_name_or_path = classifier.source_.name
+                config.base_model_name_or_path = known["base"]["name"]
             network.save_pretrained(folder, save_embedding_layers=False)
         else:
             network.save_pretrained(folder)
-        classifier.tokenizer_.save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(known, record), encoding="utf-8")
+        trained.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(known, scores), encoding="utf-8")
     text = json.dumps(known, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
     return folder
 
 
-def describe(classifier: Any) -> dict[str, Any]:
-    """Everything of a fitted classifier but its weights, as plain JSON values."""
-    params = {
-        name: list(value) if isinstance(value, (tuple, list)) else value
-        for name, value in classifier.get_params().items()
-        if name not in ("model", "device", "checkpoints", "progress", "resume")
-    }
-    if isinstance(params["dtype"], torch.dtype):
-        params["dtype"] = str(params["dtype"]).removeprefix("torch.")
-    source = classifier.source_
-    local = Path(source.location).is_dir()
-    network: Any = adapters.plain(classifier.network_)
-    return {
-        "format": FORMAT,
-        "adapter": isinstance(classifier.network_, PeftModel),
-        "params": params,
-        "classes": classifier.classes_.tolist(),
-        "labels": [network.config.id2label[i] for i in range(len(classifier.classes_))],
-        "pad_token": classifier.tokenizer_.pad_token,
-        "base": {
-            "name": source.name,
-            "sha256": source.sha256,
-            "hub_id": None if local else source.location,
-        },
-        "history": classifier.history_,
-        "trainable_parameters": classifier.trainable_parameters_,
-        "size_bytes": classifier.size_bytes_,
-        "cut_rows": classifier.cut_rows_,
-        "versions": versions(),
-    }
-
-
 def load(
-    kind: Any,
     folder: Path,
     *,
     model: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> Any:
-    """Read what `save` wrote; see `persistence.PersistenceMixin.load`."""
+) -> tuple[dict[str, Any], loop.Trained]:
+    """Read what `save` wrote: its description, with all parameters, and the network."""
     known = _read_known(folder)
     whole = folder if not known["adapter"] else _base_of(known, model)
-    classifier = kind(**known["params"])
-    classifier.set_params(model=str(whole), device=device, dtype=dtype)
-    place = loop.place(classifier)
-    method = known["params"]["method"]
+    options = known["params"]
+    options |= {"model": str(whole), "device": device, "dtype": dtype}
+    options["task"] = _task_of(known)
+    method = options["method"]
     merged = not known["adapter"] and method in ("lora", "qlora")
-    tokenizer, network = adapters.load_base(
-        "head" if merged else method,
-        whole,
-        known["labels"],
-        device=place[0],
-        dtype=place[1],
-    )
+    place, kind = loop.device_and_dtype(device, dtype)
+    start = {"method": "head" if merged else method, "model": whole, "seed": 0}
+    base = adapters.load_base(start, known["labels"], place, kind)
+    tokenizer, network = base
     trained: Any = network
     with quiet():
         if known["adapter"]:
@@ -203,71 +123,63 @@ def load(
     if tokenizer.pad_token != known["pad_token"]:
         tokenizer.pad_token = known["pad_token"]
         network.config.pad_token_id = tokenizer.pad_token_id
-    classifier.source_ = loading.resolve(whole)
-    classifier.network_, classifier.tokenizer_ = trained.eval(), tokenizer
-    classifier.encoder_ = loop.make_encoder(
-        classifier, loading.LoadedModel(tokenizer, network)
+    return known, loop.Trained(
+        network=trained.eval(),
+        tokenizer=tokenizer,
+        encoder=loop.make_encoder(options, base),
+        source=loading.resolve(whole),
+        history=known["history"],
+        trainable_parameters=known["trainable_parameters"],
+        size_bytes=known["size_bytes"],
+        cut_rows=known["cut_rows"],
     )
-    classifier.classes_ = np.array(known["classes"], np.int64)
-    classifier.history_ = known["history"]
-    classifier.trainable_parameters_ = known["trainable_parameters"]
-    classifier.size_bytes_ = known["size_bytes"]
-    classifier.cut_rows_, classifier.resumed_from_ = known["cut_rows"], 0
-    return classifier
 
 
-def merge(classifier: Any, *, dtype: str | torch.dtype | None = None) -> Any:
-    """Fold adapters into their base; see `persistence.PersistenceMixin.merge`."""
-    from sklearn.base import clone
-
-    adapted: Any = classifier.network_
+def merge(
+    trained: loop.Trained,
+    method: adapters.FinetuningMethod,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> loop.Trained:
+    """Fold adapters into their base; see `FinetunedClassifier.merge`."""
+    adapted = trained.network
     if not isinstance(adapted, PeftModel):
         raise ValueError(
-            f"this classifier (method {classifier.method!r}) holds no adapters, so "
-            "there is nothing to merge: it is a plain model already"
+            f"this classifier (method {method!r}) holds no adapters, so there is "
+            "nothing to merge: it is a plain model already"
         )
-    target = clone(classifier).set_params(dtype=dtype)
-    device, kind = loop.place(target)
-    tokenizer, network = adapters.load_base(
-        classifier.method,
-        classifier.source_.location,
-        describe(classifier)["labels"],
-        device=device,
-        dtype=kind,
-    )
+    place, kind = loop.device_and_dtype(device, dtype)
+    start = {"method": method, "model": trained.source.location, "seed": 0}
+    base = adapters.load_base(start, _label_names(adapted), place, kind)
+    tokenizer, network = base
     fresh: Any = network
     with quiet():
-        if classifier.method == "qlora":
+        if method == "qlora":
             # The adapters were trained on rounded weights: these are what they mend.
             fresh = network.dequantize(dtype=kind)
             adapters.widen_head(fresh)
-        name = adapted.active_adapter
-        wrapped = get_peft_model(fresh, adapted.peft_config[name])
+        config: Any = adapted.peft_config[adapted.active_adapter]
+        wrapped = get_peft_model(fresh, config)
         state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         set_peft_model_state_dict(wrapped, state)
-        merged = wrapped.merge_and_unload(safe_merge=True)
-    for name, value in vars(classifier).items():
-        if name.endswith("_") and not name.startswith("_"):
-            setattr(target, name, value)
-    target.network_, target.tokenizer_ = merged.eval(), tokenizer
-    return target
+        merged: Any = wrapped.merge_and_unload(safe_merge=True)
+    return trained._replace(network=merged.eval(), tokenizer=tokenizer)
 
 
 def push(
-    classifier: Any,
     repo_id: str,
+    trained: loop.Trained,
+    known: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
     *,
     private: bool = True,
-    record: RunRecord | None = None,
 ) -> str:
-    """Publish on the Hub; see `persistence.PersistenceMixin.push`."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
+    """Publish on the Hub; see `FinetunedClassifier.push`."""
     secret = get_settings().hf_token
     api = HfApi(token=secret.get_secret_value() if secret else None)
     with tempfile.TemporaryDirectory() as draft:
-        save(classifier, Path(draft), record)
+        save(Path(draft), trained, known, scores)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repo_id, folder_path=draft)
@@ -277,6 +189,72 @@ def push(
                 "to a token with write access to it, and check the network."
             ) from error
     return str(done.commit_url)
+
+
+def model_card(
+    known: Mapping[str, Any], scores: Mapping[str, Any] | None = None
+) -> str:
+    """Write the card of what `describe` gives, as Markdown with the Hub's YAML head."""
+    base, params = known["base"], known["params"]
+    head: dict[str, Any] = {
+        "library_name": "peft" if known["adapter"] else "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["chapterlib", params["method"]],
+    }
+    if base["hub_id"]:
+        head["base_model"] = base["hub_id"]
+    kind = "Low-rank adapters and a head" if known["adapter"] else "A classifier"
+    classes = zip(known["classes"], map(repr, known["labels"]), strict=True)
+    result = ["No measured run was recorded with this model."]
+    if scores:
+        result = _table(("measured", "value"), scores.items())
+    values = ((name, repr(value)) for name, value in sorted(params.items()))
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {base['name']}, finetuned to tell {', '.join(known['labels'])}",
+        "",
+        f"{kind} for `{base['name']}` (weights `{base['sha256'][:16]}`), trained with "
+        f"method `{params['method']}`: {known['trainable_parameters']:,} numbers were "
+        "trained.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from chapterlib import FinetunedClassifier",
+        "",
+        'classifier = FinetunedClassifier.load("path/to/this/folder")',
+        'classifier.predict(["a text of your own"])',
+        "```",
+        "",
+        f"The model reads `{params['template']!r}` with the text in its place, cut to "
+        f"{params['max_length']} tokens; the pad token is `{known['pad_token']}`. "
+        "Outputs are in the order of the classes below.",
+        "",
+        *_table(("class id", "label"), classes),
+        *("", "## Result", ""),
+        *result,
+        *("", "## Training", ""),
+        *_table(("parameter", "value"), values),
+        "",
+        "Versions: " + ", ".join(f"{n} {v}" for n, v in known["versions"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[Any, Any]]) -> list[str]:
+    cells = ((str(a), str(b).replace("|", "\\|")) for a, b in rows)
+    return [f"| {head[0]} | {head[1]} |", "|---|---|"] + [
+        f"| {a} | `{b}` |" for a, b in cells
+    ]
+
+
+def _label_names(network: Any) -> list[str]:
+    """Names of the outputs of a classifier, in their order."""
+    names: Any = adapters.plain(network).config.id2label
+    return [names[i] for i in range(len(names))]
 
 
 def _read_known(folder: Path) -> dict[str, Any]:
@@ -298,7 +276,21 @@ def _read_known(folder: Path) -> dict[str, Any]:
     return known
 
 
-def _base_of(known: dict[str, Any], model: str | Path | None) -> str:
+def _task_of(known: Mapping[str, Any]) -> Task:
+    """Return the task; version 0.1.0 kept nothing of it but the labels."""
+    if stored := known.get("task"):
+        tuples = ("words", "spellings")
+        labels = [{**x, **{n: tuple(x[n]) for n in tuples}} for x in stored["labels"]]
+        return Task(**{**stored, "labels": tuple(Label(**x) for x in labels)})
+    seen = dict(zip(known["classes"], known["labels"], strict=True))
+    if seen.items() <= dict(enumerate(AG_NEWS.label_names)).items():
+        return AG_NEWS
+    names = [seen.get(i, f"class {i}") for i in range(max(seen) + 1)]
+    given = known["params"]["label_names"] or names
+    return Task("Labels of a saved model", tuple(given))
+
+
+def _base_of(known: Mapping[str, Any], model: str | Path | None) -> str:
     """Find the very base model that the adapter was trained on."""
     base = known["base"]
     named = model if model is not None else base["hub_id"]

@@ -1,55 +1,45 @@
-"""Keep a run of training safe: clear errors, own randomness, whole checkpoints."""
+"""The trainer of a run: rows and their order, a watch, checkpoints, clear errors."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 from transformers import (
     DataCollatorWithPadding,
+    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
-
-from chapterlib.metrics import evaluation
 
 # Batches drawn at random that are sorted by length together: enough for like
 # lengths in a batch, few enough for other neighbors in every epoch.
 GROUP = 20
+# Points of a loss curve that are kept, at most about twice as many.
+CURVE_POINTS = 200
+MEMORY = (
+    "out of memory while {what}: halve batch_size and double accumulate (the result "
+    "stays the same), lower max_length, set gradient_checkpointing=True, or take "
+    "method='qlora' or a smaller model"
+)
 
 
-class Rows(Sized):
-    """Encoded rows with their labels, as `transformers.Trainer` reads a dataset."""
-
-    def __init__(
-        self, ids: Sequence[Sequence[int]], labels: Sequence[int] | None = None
-    ) -> None:
-        self.ids, self.labels = ids, labels
-
-    def __len__(self) -> int:
-        """Count the rows."""
-        return len(self.ids)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        """Return one row, unpadded."""
-        found: dict[str, Any] = {"input_ids": list(self.ids[row])}
-        if self.labels is not None:
-            found["labels"] = int(self.labels[row])
-        return found
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says what to change."""
 
 
 class EpochOrder(Sampler[int]):
@@ -68,10 +58,12 @@ class EpochOrder(Sampler[int]):
     by_length : bool
         Put rows of like length into a batch, and the batches in random order.
 
-    Attributes
-    ----------
-    epoch : int
-        Which order is given; set it before an epoch starts.
+    Examples
+    --------
+    >>> order = EpochOrder([5, 3, 4, 9], batch_size=2)
+    >>> order.set_epoch(1)
+    >>> sorted(order)
+    [0, 1, 2, 3]
     """
 
     def __init__(
@@ -85,6 +77,10 @@ class EpochOrder(Sampler[int]):
         self.lengths = np.asarray(lengths)
         self.batch_size, self.seed, self.by_length = batch_size, seed, by_length
         self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order that is given next."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -109,17 +105,6 @@ class EpochOrder(Sampler[int]):
         return iter(order.tolist())
 
 
-MEMORY = (
-    "out of memory while {what}: halve batch_size and double accumulate (the result "
-    "stays the same), lower max_length, set gradient_checkpointing=True, or take "
-    "method='qlora' or a smaller model"
-)
-
-
-class TrainingError(RuntimeError):
-    """Training can't go on; the message says what to change."""
-
-
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end, or None.
 
@@ -141,11 +126,10 @@ def explained(what: str) -> Iterator[None]:
     """Turn running out of memory in the block into an error with its remedies."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(MEMORY.format(what=what)) from error
-    except RuntimeError as error:
-        words = str(error).lower()
-        if "not enough memory" in words or "can't allocate memory" in words:
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        words = ("not enough memory", "can't allocate memory")
+        if known or any(w in str(error).lower() for w in words):
             raise TrainingError(MEMORY.format(what=what)) from error
         raise
 
@@ -163,25 +147,8 @@ def own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
-# Points of a loss curve that are kept, at most about twice as many.
-CURVE_POINTS = 200
-
-
 class ClassifierTrainer(Trainer):
-    """The library's trainer, with an order of rows that survives interruptions.
-
-    Parameters
-    ----------
-    order : EpochOrder
-        Of the training rows.
-    **options
-        As for `transformers.Trainer`.
-
-    Raises
-    ------
-    TrainingError
-        In training, where a loss is no number any more.
-    """
+    """The library's trainer, with an order of rows that survives interruptions."""
 
     def __init__(self, order: EpochOrder, **options: Any) -> None:
         super().__init__(**options)
@@ -208,27 +175,13 @@ class ClassifierTrainer(Trainer):
 
 
 class Watch(TrainerCallback):
-    """Set the order of each epoch, show progress, and save between epochs.
+    """Set the order of each epoch, show progress, and save between epochs as well."""
 
-    Parameters
-    ----------
-    order : EpochOrder
-    progress : bool
-        Show a bar with the latest loss.
-    checkpoint_steps : int, optional
-        Save that often besides the ends of epochs.
-    """
-
-    def __init__(
-        self, order: EpochOrder, *, progress: bool, checkpoint_steps: int | None
-    ) -> None:
-        self.order, self.progress = order, progress
-        self.checkpoint_steps = checkpoint_steps
+    def __init__(self, order: EpochOrder, progress: bool, every: int | None) -> None:
+        self.order, self.progress, self.every = order, progress, every
         self.bar: tqdm | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         """Open the bar, at the step where an interrupted run goes on."""
         self.bar = tqdm(
             total=state.max_steps,
@@ -237,35 +190,21 @@ class Watch(TrainerCallback):
             disable=None if self.progress and state.is_world_process_zero else True,
         )
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         """Choose the order by the epoch alone, in whichever process and run."""
-        self.order.epoch = int(state.epoch or 0)
+        # accelerate forwards `set_epoch` too, but not where one of several processes
+        # skips the batches that it had before an interruption.
+        self.order.set_epoch(int(state.epoch or 0))
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Move the bar, and ask for a checkpoint where one is due."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
-        every = self.checkpoint_steps
-        if every and state.global_step % every == 0:
+        if self.every and state.global_step % self.every == 0:
             control.should_save = True
         return control
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
         """Show the latest figures beside the bar."""
         if self.bar is not None and logs:
             shown = {
@@ -282,44 +221,25 @@ class Watch(TrainerCallback):
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and macro-F1 of held-out rows, for the trainer's own evaluation."""
-    logits = np.asarray(prediction.predictions)
-    names = [str(i) for i in range(logits.shape[1])]
-    found = evaluation.evaluate(
-        np.asarray(prediction.label_ids), logits.argmax(1), names
-    )
-    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
+    """Accuracy of held-out rows, for the trainer's own evaluation."""
+    best = np.asarray(prediction.predictions).argmax(1)
+    return {"accuracy": float((best == prediction.label_ids).mean())}
 
 
 def make_trainer(
+    options: Mapping[str, Any],
     network: Any,
     tokenizer: PreTrainedTokenizerBase,
-    train: Rows,
-    held_out: Rows | None,
+    train: Dataset,
+    held_out: Dataset | None,
     folder: Path,
-    *,
     device: torch.device,
     dtype: torch.dtype,
-    options: Mapping[str, Any],
 ) -> ClassifierTrainer:
-    """Make the trainer of one run.
+    """Make the trainer of one run; `options` are a `FinetunedClassifier`'s parameters.
 
-    Parameters
-    ----------
-    network, tokenizer
-    train, held_out : Rows
-        With held-out rows it evaluates after every epoch and ends with the best one.
-    folder : path
-        Of the checkpoints.
-    device, dtype
-        Where and in what the layers compute.
-    options : mapping
-        Parameters of `training.FinetunedClassifier`, by name.
-
-    Raises
-    ------
-    ValueError
-        If the batch can't be divided among the processes.
+    With held-out rows it evaluates after every epoch and ends with the best one. Raises
+    ValueError if the batch can't be divided among the processes.
     """
     batch_size, accumulate = options["batch_size"], options["accumulate"]
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -368,21 +288,14 @@ def make_trainer(
     if device.type == "cuda" and processes == 1:
         args._n_gpu = 1  # never copies of the model in threads: processes are faster
     order = EpochOrder(
-        [len(row) for row in train.ids],
+        [len(row) for row in train["input_ids"]],
         batch_size * accumulate,
         options["seed"],
         by_length=options["group_by_length"],
     )
-    callbacks: list[TrainerCallback] = [
-        Watch(
-            order,
-            progress=options["progress"],
-            checkpoint_steps=options["checkpoint_steps"],
-        )
-    ]
+    watch = Watch(order, options["progress"], options["checkpoint_steps"])
+    callbacks: list[TrainerCallback] = [watch]
     if options["patience"] is not None:
-        from transformers import EarlyStoppingCallback
-
         callbacks.append(EarlyStoppingCallback(options["patience"]))
     trainer = ClassifierTrainer(
         order,
@@ -395,20 +308,16 @@ def make_trainer(
         compute_metrics=compute_metrics,
         callbacks=callbacks,
     )
-    from transformers import PrinterCallback
-
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def curve(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+def curve(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Keep of a trainer's log what a loss curve needs: step, epoch, losses, scores."""
-    wanted = ("step", "epoch", "loss", "learning_rate", "grad_norm")
-    rows = []
-    for entry in log:
-        if not {"loss", "eval_loss"} & set(entry):
-            continue
-        row = {n: v for n, v in entry.items() if n in wanted}
-        row |= {n: entry[n] for n in entry if n in ("eval_loss", "eval_accuracy")}
-        rows.append(row)
-    return rows
+    wanted = {"step", "epoch", "loss", "learning_rate", "grad_norm"}
+    wanted |= {"eval_loss", "eval_accuracy"}
+    return [
+        {name: value for name, value in entry.items() if name in wanted}
+        for entry in log
+        if "loss" in entry or "eval_loss" in entry
+    ]

@@ -1,17 +1,14 @@
-"""Rows to batches: templates stay whole, orders are pure functions of the epoch."""
+"""Texts to batches: templates stay whole."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 from transformers import AutoTokenizer
 
 from chapterlib.models.batching import Encoder
-from chapterlib.training.trainer import EpochOrder, Rows
 
 
 @pytest.fixture(scope="module")
@@ -68,49 +65,3 @@ def test_the_length_that_the_error_names_fits(tokenizer: Any) -> None:
 def test_bad_texts_are_named(texts: Any, words: str, tokenizer: Any) -> None:
     with pytest.raises(ValueError, match=words):
         Encoder(tokenizer)(texts)
-
-
-def test_rows_are_what_a_trainer_reads() -> None:
-    rows = Rows([[1, 2], [3]], np.array([1, 0]))
-    assert len(rows) == 2
-    assert rows[1] == {"input_ids": [3], "labels": 0}
-    assert Rows([[1]])[0] == {"input_ids": [1]}
-
-
-@given(
-    lengths=st.lists(st.integers(1, 100), min_size=1, max_size=200),
-    batch=st.integers(1, 9),
-    seed=st.integers(0, 3),
-    by_length=st.booleans(),
-)
-def test_an_order_holds_every_row_once(
-    lengths: list[int], batch: int, seed: int, by_length: bool
-) -> None:
-    order = EpochOrder(lengths, batch, seed, by_length=by_length)
-    assert len(order) == len(lengths)
-    assert sorted(order) == list(range(len(lengths)))
-    again = EpochOrder(lengths, batch, seed, by_length=by_length)
-    assert list(again) == list(order)
-    order.epoch = again.epoch = 3
-    assert list(again) == list(order)
-
-
-def test_epochs_and_seeds_differ() -> None:
-    lengths = list(range(1, 101))
-    order = EpochOrder(lengths, 5)
-    first = list(order)
-    order.epoch = 1
-    assert list(order) != first
-    assert list(EpochOrder(lengths, 5, seed=1)) != first
-
-
-def test_batches_of_like_length_need_little_padding() -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(20, 120, 480)
-
-    def padded(by_length: bool) -> int:
-        order = list(EpochOrder(lengths, 16, by_length=by_length))
-        parts = [lengths[order[i : i + 16]] for i in range(0, 480, 16)]
-        return sum(len(part) * int(part.max()) for part in parts)
-
-    assert padded(True) < 1.1 * lengths.sum() < padded(False)

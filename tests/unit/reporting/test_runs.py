@@ -494,6 +494,7 @@ ALONE = ("--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no
 TWO = ("--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no")
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(config: Path, tmp_path: Path) -> None:
     for name, how in (("one", ALONE), ("two", TWO)):
         launch(config, tmp_path / name, *how)
@@ -521,8 +522,8 @@ def test_the_command_trains_measures_and_saves(
     assert "accuracy" in out
     assert f"saved in {tmp_path / 'model'}" in out
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
-    assert "on 8 test rows" in card
-    assert "after training on 20 rows" in card
+    assert "| measured on | `8 test rows of " in card
+    assert "| trained on | `20 train rows of " in card
     loaded = FinetunedClassifier.load(
         tmp_path / "model", model=yaml.safe_load(config.read_text())["params"]["model"]
     )

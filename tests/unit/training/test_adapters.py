@@ -1,4 +1,4 @@
-"""What is trained and what is frozen, and in which type it is kept."""
+"""What is trained, in which type it is kept, and heads that start from a probe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_llama import save_tiny_llama
 
+from chapterlib.classifiers.finetuned import FinetunedClassifier
+from chapterlib.models import hidden_states
 from chapterlib.training import adapters
 
 LABELS = ("a", "b", "c")
@@ -23,13 +26,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("four") / "four", layers=4)
 
 
+CPU = torch.device("cpu")
+
+
+def options_of(method: Any, folder: Path, **options: Any) -> dict[str, Any]:
+    params: dict[str, Any] = FinetunedClassifier(method, folder, **options).get_params()
+    return params
+
+
 def build(
     folder: Path, method: Any, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Any:
-    base = adapters.load_base(
-        method, folder, LABELS, device=torch.device("cpu"), dtype=dtype
-    )
-    return adapters.make_trainable(method, base.model, **options)
+    params = options_of(method, folder, **options)
+    base = adapters.load_base(params, LABELS, CPU, dtype)
+    return adapters.make_trainable(params, base.model)
 
 
 def test_adapters_have_the_size_of_the_formula(folder: Path) -> None:
@@ -80,15 +90,7 @@ def test_logits_are_not_rounded(folder: Path) -> None:
 
 def test_seeds_choose_head_and_adapters(folder: Path) -> None:
     def first(seed: int) -> torch.Tensor:
-        base = adapters.load_base(
-            "lora",
-            folder,
-            LABELS,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-            seed=seed,
-        )
-        network = adapters.make_trainable("lora", base.model, seed=seed)
+        network = build(folder, "lora", seed=seed)
         return torch.cat(
             [p.detach().flatten() for p in adapters.trainable(network).values()]
         )
@@ -128,17 +130,101 @@ def test_plain_takes_the_wrapper_off(folder: Path) -> None:
     assert adapters.plain(inner) is inner
 
 
+IDS = [[5, 6, 7, 8], [9], [4, 5, 6], [30, 31, 32, 33, 34, 35]]
+
+
+def load(folder: Path, labels: int = 3) -> Any:
+    names = [str(i) for i in range(labels)]
+    options = options_of("head", folder)
+    return adapters.load_base(options, names, CPU, torch.float32).model
+
+
+def test_logits_are_those_of_one_row_at_a_time(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load(tiny_llama)
+    with torch.no_grad():
+        alone = [network(input_ids=torch.tensor([row])).logits[0] for row in IDS]
+    expected = torch.stack(alone).numpy()
+    for tokens in (1, 8, 1000):
+        monkeypatch.setattr(adapters, "BATCH_TOKENS", tokens)
+        found = adapters.logits_of(network, IDS)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert adapters.logits_of(network, []).shape == (0, 3)
+
+
+@pytest.fixture
+def rows() -> tuple[list[list[int]], list[int]]:
+    """Rows whose class is told by their last token."""
+    rng = np.random.default_rng(0)
+    labels = [i % 3 for i in range(60)]
+    ids = [
+        [*rng.integers(40, 300, rng.integers(2, 9)).tolist(), 10 + label]
+        for label in labels
+    ]
+    return ids, labels
+
+
+def test_the_probe_is_a_head_that_knows_the_rows(
+    rows: tuple[list[list[int]], list[int]], tiny_llama: Path
+) -> None:
+    network, (ids, labels) = load(tiny_llama), rows
+    before = adapters.logits_of(network, ids).argmax(1)
+    assert adapters.probe_head(network, ids, labels) in hidden_states.STRENGTHS
+    after = adapters.logits_of(network, ids)
+    assert after.shape == (60, 3)
+    assert (before == labels).mean() < 0.7 < (after.argmax(1) == labels).mean()
+    assert isinstance(network.score, torch.nn.Linear)
+
+
+def test_the_probe_does_not_know_by_heart(
+    rows: tuple[list[list[int]], list[int]], tiny_llama: Path
+) -> None:
+    # Labels without a pattern: held-out rows make the strongest penalty the best.
+    network, (ids, _) = load(tiny_llama), rows
+    noise = np.random.default_rng(1).permutation([i % 3 for i in range(60)]).tolist()
+    assert adapters.probe_head(network, ids, noise) == min(hidden_states.STRENGTHS)
+
+
+def test_two_classes_and_few_rows(tiny_llama: Path) -> None:
+    network = load(tiny_llama, labels=2)
+    assert adapters.probe_head(network, IDS, [0, 1, 0, 1]) in hidden_states.STRENGTHS
+    single = load(tiny_llama, labels=2)
+    assert adapters.probe_head(single, IDS[:2], [0, 1]) == min(hidden_states.STRENGTHS)
+    logits = adapters.logits_of(single, IDS[:2])
+    np.testing.assert_allclose(logits[:, 0], -logits[:, 1], atol=1e-6)
+    assert logits.argmax(1).tolist() == [0, 1]
+
+
+def test_the_network_keeps_its_head_where_the_states_fail(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load(tiny_llama)
+    head = network.score
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(adapters, "logits_of", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        adapters.probe_head(network, IDS, [0, 1, 2, 0])
+    assert network.score is head
+
+
 SHARDED = """
 import os, sys
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
-from chapterlib import adapters
+from chapterlib import FinetunedClassifier
+from chapterlib.training import adapters
+
+options = FinetunedClassifier("lora", sys.argv[1]).get_params()
 
 def build():
-    base = adapters.load_base("lora", sys.argv[1], ("a", "b"), dtype=torch.float32,
-                              device=torch.device("cpu"))
-    return adapters.make_trainable("lora", base.model)
+    cpu = torch.device("cpu")
+    base = adapters.load_base(options, ("a", "b"), cpu, torch.float32)
+    return adapters.make_trainable(options, base.model)
 
 def step(network):
     ids = torch.arange(5, 15).reshape(2, 5)
@@ -167,6 +253,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_shards_of_two_processes_are_the_whole(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

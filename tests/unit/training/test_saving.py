@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import yaml
-from datasets import DatasetDict
 from peft import AutoPeftModelForSequenceClassification
 from tiny_llama import save_tiny_llama
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
-from chapterlib.reporting import records
-from chapterlib.tasks import sampling
-from chapterlib.training.saving import SavedModelError
+from chapterlib.tasks.task import AG_NEWS, Task
+from chapterlib.training import saving
+from chapterlib.training.saving import SavedModelError, model_card
 
 TEXTS = ["the team wins", "shares fall", "a probe on the moon and a rover " * 5]
 METHODS = ["lora", "qlora", "full", "head"]
@@ -33,34 +32,82 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.fixture
-def fitted(
-    request: pytest.FixtureRequest, folder: Path, tiny_news: DatasetDict
-) -> FinetunedClassifier:
-    method = getattr(request, "param", "lora")
-    train = tiny_news["train"]
+LABELS = ("Ämter & Bürger", "Sport", "Wirtschaft", "a|b")
+TASK = Task("Nachrichten", LABELS, item="Artikel")
+ROWS = (
+    [
+        f"{words} in {place}"
+        for place in "abcd"
+        for words in ("vote", *TEXTS[:2], "chip")
+    ],
+    [0, 1, 2, 3] * 4,
+)
+
+
+def fit(method: Any, folder: Path, **options: Any) -> FinetunedClassifier:
+    few: dict[str, Any] = {"dtype": "float32", "learning_rate": 1e-2, "batch_size": 8}
     return FinetunedClassifier(
         method,
         model=folder,
-        dtype="float32",
         device="cpu",
-        learning_rate=1e-2,
-        batch_size=8,
-        epochs=2,
+        epochs=1,
         progress=False,
-    ).fit(list(train["text"]), list(train["label"]))
+        task=TASK,
+        **{**few, **options},
+    ).fit(*ROWS)
 
 
-every_method = pytest.mark.parametrize("fitted", METHODS, indirect=True)
+@pytest.fixture(scope="module")
+def fitted(request: pytest.FixtureRequest, folder: Path) -> FinetunedClassifier:
+    """Return a fitted classifier, to read only."""
+    return fit(getattr(request, "param", "lora"), folder)
+
+
+FORMAT_1 = Path(__file__).with_name("format_1")  # written by version 0.1.0
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_folder_of_version_0_1_0_gives_the_same_logits(
+    method: str, tmp_path: Path
+) -> None:
+    expected = json.loads((FORMAT_1 / "logits.json").read_text(encoding="utf-8"))
+    loaded = FinetunedClassifier.load(
+        FORMAT_1 / method, model=FORMAT_1 / "base", dtype="float32", device="cpu"
+    )
+    logits = loaded.decision_function(expected["texts"])
+    np.testing.assert_allclose(logits, expected[method], atol=1e-5)
+    if method == "lora":
+        assert loaded.task is AG_NEWS
+        assert loaded.template == AG_NEWS.template
+    else:
+        assert loaded.task.label_names == ("schlecht", "schön")
+        assert loaded.template == "{text}"
+    # Saved anew, it is still the same.
+    loaded.save(tmp_path)
+    again = FinetunedClassifier.load(
+        tmp_path, model=FORMAT_1 / "base", dtype="float32", device="cpu"
+    )
+    np.testing.assert_allclose(
+        again.decision_function(expected["texts"]), logits, atol=1e-6
+    )
+    assert again.task == loaded.task
+
+
+def test_labels_of_version_0_1_0_that_were_not_all_seen(tmp_path: Path) -> None:
+    shutil.copytree(FORMAT_1 / "full", tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "chapterlib.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    known["params"]["label_names"] = None
+    file.write_text(json.dumps({**known, "classes": [5, 9], "labels": ["5", "9"]}))
+    loaded = FinetunedClassifier.load(tmp_path, dtype="float32", device="cpu")
+    assert set(loaded.predict(TEXTS)) <= {5, 9}
+    assert loaded.task.label_names[5:] == ("5", "class 6", "class 7", "class 8", "9")
 
 
 def test_whole_weights_come_back_as_they_were_trained(
-    folder: Path, tiny_news: DatasetDict, tmp_path: Path
+    folder: Path, tmp_path: Path
 ) -> None:
-    train = tiny_news["train"]
-    fitted = FinetunedClassifier(
-        "full", model=folder, dtype="bfloat16", device="cpu", epochs=1, progress=False
-    ).fit(list(train["text"]), list(train["label"]))
+    fitted = fit("full", folder, dtype="bfloat16")
     place = fitted.save(tmp_path / "saved")
     narrow = FinetunedClassifier.load(place, device="cpu", dtype="bfloat16")
     wide = FinetunedClassifier.load(place, device="cpu", dtype="float32")
@@ -76,7 +123,7 @@ def test_whole_weights_come_back_as_they_were_trained(
     assert (rounded != logits).any()  # but the head does not
 
 
-@every_method
+@pytest.mark.parametrize("fitted", METHODS, indirect=True, scope="module")
 def test_reloaded_logits_are_the_same(
     fitted: FinetunedClassifier, folder: Path, tmp_path: Path
 ) -> None:
@@ -87,7 +134,9 @@ def test_reloaded_logits_are_the_same(
     expected = fitted.decision_function(TEXTS)
     np.testing.assert_allclose(loaded.decision_function(TEXTS), expected, atol=1e-4)
     np.testing.assert_array_equal(loaded.classes_, fitted.classes_)
-    for name in ("method", "r", "alpha", "template", "epochs", "target_modules"):
+    assert loaded.template == TASK.template
+    assert loaded.task == TASK
+    for name in ("method", "r", "alpha", "epochs", "target_modules"):
         before, after = getattr(fitted, name), getattr(loaded, name)
         assert after == (list(before) if isinstance(before, tuple) else before)
     assert loaded.history_ == fitted.history_
@@ -103,7 +152,7 @@ def test_reloaded_logits_are_the_same(
 
 def by_hand(network: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
     """Logits without this package: a template, a tokenizer, a model."""
-    read = [f"{text}\nThis news article is about" for text in texts]
+    read = [f"{text}\nThis Artikel is about" for text in texts]
     batch = tokenizer(read, padding=True, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         found: np.ndarray = network.eval()(**batch).logits.numpy()
@@ -128,7 +177,7 @@ def test_peft_reads_the_adapter(
     )
 
 
-@pytest.mark.parametrize("fitted", ["lora", "qlora"], indirect=True)
+@pytest.mark.parametrize("fitted", ["lora", "qlora"], indirect=True, scope="module")
 def test_a_merged_model_is_a_plain_one(
     fitted: FinetunedClassifier, tmp_path: Path
 ) -> None:
@@ -141,7 +190,7 @@ def test_a_merged_model_is_a_plain_one(
     with pytest.raises(ValueError, match="nothing to merge"):
         loaded.merge()
     network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
-    assert network.config.id2label[3] == "Sci/Tech"
+    assert network.config.id2label[0] == "Ämter & Bürger"
     assert getattr(network.config, "quantization_config", None) is None
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     short = TEXTS[:2]
@@ -204,39 +253,45 @@ def test_a_folder_that_is_not_whole_is_an_error(
 
 
 def test_the_card_tells_how_it_was_made(
-    fitted: FinetunedClassifier, tiny_news: DatasetDict, tmp_path: Path
+    fitted: FinetunedClassifier, tmp_path: Path
 ) -> None:
-    test = tiny_news["test"]
-    record = records.RunRecord.from_predictions(
-        test["label"],
-        fitted.predict(list(test["text"])),
-        method="lora",
-        title="LoRA",
-        model="four",
-        model_sha256=fitted.source_.sha256,
-        data=records.DataUsed.of(
-            sampling.describe(tiny_news), train=tiny_news["train"], test=test
-        ),
-        seed=0,
-        params={},
-        fit_seconds=12.0,
-        predict_seconds=1.0,
-        peak_memory_bytes=1,
-    )
-    fitted.save(tmp_path, record)
+    fitted.save(tmp_path, {"accuracy": 0.915, "test rows": "16 of Nachrichten"})
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "peft"
     assert "base_model" not in head  # a local folder is no id of the Hub
-    assert f"Accuracy {record.metrics.accuracy:.4f}" in card
+    assert "| accuracy | `0.915` |" in card
+    assert "| test rows | `16 of Nachrichten` |" in card
     assert f"{fitted.trainable_parameters_:,} numbers were trained" in card
-    assert "| 3 | `'Sci/Tech'` |" in card
+    assert "| 0 | `'Ämter & Bürger'` |" in card
+    assert "| 3 | `'a\\|b'` |" in card  # a bar of its own would end the cell
     assert "| learning_rate | `0.01` |" in card
     assert str(tmp_path.parent) not in card
     plain = fitted.merge(dtype="float32").save(tmp_path / "plain")
     card = (plain / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "No measured run" in card
+
+
+def test_the_hub_finds_base_and_kind() -> None:
+    known = {
+        "adapter": True,
+        "params": {"method": "qlora", "template": "{text}", "max_length": 64},
+        "classes": [0, 1],
+        "labels": ["no", "yes"],
+        "pad_token": "<pad>",
+        "base": {"name": "me/base", "sha256": "a" * 40, "hub_id": "me/base"},
+        "trainable_parameters": 1234,
+        "versions": {"peft": "1.0"},
+    }
+    card = model_card(known)
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "me/base"
+    assert head["tags"] == ["chapterlib", "qlora"]
+    assert head["pipeline_tag"] == "text-classification"
+    assert "| 1 | `'yes'` |" in card
+    assert "1,234 numbers" in card
+    assert "Versions: peft 1.0" in card
 
 
 class Hub:
@@ -259,7 +314,7 @@ class Hub:
 def test_it_is_published_whole(
     fitted: FinetunedClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(saving, "HfApi", Hub)
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert fitted.push("me/news").endswith("me/news/commit/1")
     assert (Hub.last.repo, Hub.last.private) == ("me/news", True)

@@ -1,4 +1,4 @@
-"""Whole checkpoints, clear errors, and randomness that stays inside."""
+"""Orders that hang on the epoch alone, whole checkpoints, clear errors, randomness."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 from chapterlib.training.trainer import (
+    EpochOrder,
     TrainingError,
     explained,
     last_checkpoint,
@@ -81,3 +83,43 @@ def test_randomness_is_seeded_inside_and_untouched_outside() -> None:
         inside, float(torch.rand(1, generator=torch.Generator().manual_seed(0)))
     )
     assert [*found, draw()] == expected
+
+
+@given(
+    lengths=st.lists(st.integers(1, 100), min_size=1, max_size=200),
+    batch=st.integers(1, 9),
+    seed=st.integers(0, 3),
+    by_length=st.booleans(),
+)
+def test_an_order_holds_every_row_once(
+    lengths: list[int], batch: int, seed: int, by_length: bool
+) -> None:
+    order = EpochOrder(lengths, batch, seed, by_length=by_length)
+    assert len(order) == len(lengths)
+    assert sorted(order) == list(range(len(lengths)))
+    again = EpochOrder(lengths, batch, seed, by_length=by_length)
+    assert list(again) == list(order)
+    order.set_epoch(3)
+    again.set_epoch(3)
+    assert list(again) == list(order)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    lengths = list(range(1, 101))
+    order = EpochOrder(lengths, 5)
+    first = list(order)
+    order.set_epoch(1)
+    assert list(order) != first
+    assert list(EpochOrder(lengths, 5, seed=1)) != first
+
+
+def test_batches_of_like_length_need_little_padding() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 120, 480)
+
+    def padded(by_length: bool) -> int:
+        order = list(EpochOrder(lengths, 16, by_length=by_length))
+        parts = [lengths[order[i : i + 16]] for i in range(0, 480, 16)]
+        return sum(len(part) * int(part.max()) for part in parts)
+
+    assert padded(True) < 1.1 * lengths.sum() < padded(False)
