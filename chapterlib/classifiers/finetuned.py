@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from chapterlib.models.hidden_states import TEMPLATE
+from chapterlib.tasks.task import AG_NEWS
 from chapterlib.training import adapters, loop, saving, trainer
 from chapterlib.training.adapters import FinetuningMethod
 from chapterlib.training.presets import ATTENTION
@@ -216,7 +216,7 @@ class FinetunedClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
         self,
         method: FinetuningMethod = "lora",
         model: str | Path | None = None,
-        template: str = TEMPLATE,
+        template: str = AG_NEWS.template,
         max_length: int = 128,
         r: int = 16,
         alpha: float = 32,

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting.examples import HiddenStateEmbeddings, NearestExamples
+from chapterlib.tasks.task import AG_NEWS, Task
 
 Choice = Literal["all", "nearest"]
 Doubles = npt.NDArray[np.float64]
@@ -24,13 +25,15 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     scorer : LabelScorer, optional
-        Template, verbalizers, calibration and model; by default ``LabelScorer()``. It
-        is copied, and the copy is given the demonstrations.
+        Task, template, verbalizers, calibration and model. It is copied, and the copy
+        is given the demonstrations. By default ``LabelScorer(task=task)``.
     choose : {"all", "nearest"}
         Every text is preceded by all training rows, in their order; or by those most
         like it, the nearest last.
     k : int
         How many are nearest; at most all there are.
+    task : Task
+        What is told apart, where no scorer says so.
 
     Attributes
     ----------
@@ -58,10 +61,12 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         *,
         choose: Choice = "all",
         k: int = 4,
+        task: Task = AG_NEWS,
     ) -> None:
         self.scorer = scorer
         self.choose = choose
         self.k = k
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotScorer:
         """Keep the rows as demonstrations, or to choose demonstrations from.
@@ -74,7 +79,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         if self.choose not in ("all", "nearest"):
             raise ValueError(f"choose is {self.choose!r}: take 'all' or 'nearest'")
         rows = _solved_rows(texts, labels, self.k)
-        scorer = clone(self.scorer or LabelScorer())
+        scorer = clone(self.scorer or LabelScorer(task=self.task))
         chosen: Any = rows
         if self.choose == "nearest":
             chosen = _nearest(rows, self.k, scorer)
@@ -103,7 +108,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     scorer : LabelScorer, optional
-        For the model's own scores; by default ``LabelScorer()``.
+        For the model's own scores; by default ``LabelScorer(task=task)``.
     k : int
         How many rows vote; at most all there are.
     weight : float
@@ -111,6 +116,8 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     smoothing : float
         Votes that every class has from the start, so that none is impossible. The
         defaults of these three were chosen on training rows of AG News.
+    task : Task
+        What is told apart, where no scorer says so.
 
     Attributes
     ----------
@@ -136,11 +143,13 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
         k: int = 16,
         weight: float = 0.3,
         smoothing: float = 0.3,
+        task: Task = AG_NEWS,
     ) -> None:
         self.scorer = scorer
         self.k = k
         self.weight = weight
         self.smoothing = smoothing
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NeighborVote:
         """Embed the rows that will vote.
@@ -156,7 +165,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
                 "not be negative, the other must be positive"
             )
         rows = _solved_rows(texts, labels, self.k)
-        self.scorer_ = clone(self.scorer or LabelScorer())
+        self.scorer_ = clone(self.scorer or LabelScorer(task=self.task))
         self.classes_ = self.scorer_.classes_
         if strange := {row["label"] for row in rows} - set(self.classes_.tolist()):
             raise ValueError(f"no verbalizers for the labels {sorted(strange)}")
@@ -210,5 +219,5 @@ def _nearest(
         texts,
         [row["label"] for row in rows],
         min(k, len(rows)),
-        HiddenStateEmbeddings(texts, **options),
+        HiddenStateEmbeddings(texts, template=scorer.task.template, **options),
     )

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from chapterlib.models.hidden_states import TEMPLATE
 from chapterlib.settings import data_file
+from chapterlib.tasks.task import AG_NEWS
 
 # Every recipe adapts the four projections of attention.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -42,7 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "cpu": MappingProxyType(
             {
                 "method": "lora",
-                "template": TEMPLATE,
+                "template": AG_NEWS.template,
                 "r": 16,
                 "alpha": 32,
                 "dropout": 0.0,
@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "t4": MappingProxyType(
             {
                 "method": "qlora",
-                "template": TEMPLATE,
+                "template": AG_NEWS.template,
                 "r": 16,
                 "alpha": 32,
                 "dropout": 0.05,
