@@ -111,13 +111,14 @@ def test_the_default_scorer_is_the_books() -> None:
     few = FewShotScorer().fit(["a"], [0])
     expected = LabelScorer(demonstrations=few.scorer_.demonstrations)
     assert few.scorer_.get_params() == expected.get_params()
-    assert few.scorer_.task is AG_NEWS
+    assert few.scorer_.task == AG_NEWS
 
 
 def test_the_task_reaches_prompts_and_vectors(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAPTERLIB_MODEL", str(tiny_llama))
+    monkeypatch.setenv("CHAPTERLIB_DTYPE", "float32")
     task = Task("Reviews", ("bad", "good"), item="review", kind="film")
     rows = ["team wins", "shares fall"], [1, 0]
     few = FewShotScorer(task=task).fit(*rows)
@@ -126,8 +127,8 @@ def test_the_task_reaches_prompts_and_vectors(
         f"team wins\n{sentence} good\n\nshares fall\n{sentence} bad\n\nx\n{sentence}"
     ]
     for vote in (
-        NeighborVote(k=1, task=task),
-        NeighborVote(LabelScorer(task=task, template="{text}:"), k=1),
+        NeighborVote(k=1, weight=0, task=task),
+        NeighborVote(LabelScorer(task=task, template="{text}:"), k=1, weight=0),
     ):
         vote.fit(*rows)
         assert vote.predict(rows[0]).tolist() == rows[1]

@@ -18,6 +18,7 @@ from datasets import DatasetDict
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import NotFittedError
+from transformers import AutoTokenizer
 
 from chapterlib.classifiers.neighbors import NeighborVote
 from chapterlib.classifiers.probe import ProbeClassifier
@@ -96,7 +97,7 @@ def test_a_long_text_is_cut_but_not_its_template(
     exact: dict[str, Any], tiny_llama: Path
 ) -> None:
     long = " ".join(TEXTS * 5)
-    tokenizer = loading.load("features", tiny_llama).tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     ids = tokenizer(long, add_special_tokens=False).input_ids
     found = hidden_states.embed(
         [long], pooling="last", max_length=6, template="{text} rate", **exact
