@@ -31,7 +31,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         Every text is preceded by all training rows, in their order; or by those most
         like it, the nearest last.
     k : int
-        How many are nearest; at most all there are.
+        How many are nearest, if there are as many.
     task : Task
         What is told apart, where no scorer says so.
 
@@ -40,7 +40,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     scorer_ : LabelScorer
         With the demonstrations.
     classes_ : ndarray [classes]
-        Class ids: one for each verbalizer.
+        Class ids.
 
     References
     ----------
@@ -69,13 +69,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotScorer:
-        """Keep the rows as demonstrations, or to choose demonstrations from.
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, there are no rows, or an option is out of range.
-        """
+        """Keep the rows as demonstrations, or to choose demonstrations from."""
         if self.choose not in ("all", "nearest"):
             raise ValueError(f"choose is {self.choose!r}: take 'all' or 'nearest'")
         rows = _solved_rows(texts, labels, self.k)
@@ -110,7 +104,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     scorer : LabelScorer, optional
         For the model's own scores; by default ``LabelScorer(task=task)``.
     k : int
-        How many rows vote; at most all there are.
+        How many rows vote, if there are as many.
     weight : float
         The power: 0 leaves the decision to the neighbors, and the model only reads.
     smoothing : float
@@ -126,14 +120,13 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     scorer_ : LabelScorer
         A copy of `scorer`.
     classes_ : ndarray [classes]
-        Class ids: one for each verbalizer.
+        Class ids.
 
     Notes
     -----
-    The idea to weigh a vote with the model's scores is that of CARP (Sun et al. 2023,
-    arXiv:2305.08377), where several prompts with neighbors as demonstrations vote.
-    Here the neighbors themselves do: a small model copies a demonstration's label
-    rather than learn from it.
+    After CARP (Sun et al. 2023, arXiv:2305.08377), where several prompts with neighbors
+    as demonstrations vote. Here the neighbors themselves do: a small model copies a
+    demonstration's label rather than learn from it.
     """
 
     def __init__(
@@ -152,13 +145,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
         self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NeighborVote:
-        """Embed the rows that will vote.
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, there are no rows, or an option is out of range.
-        """
+        """Embed the rows that will vote."""
         if self.weight < 0 or self.smoothing <= 0:
             raise ValueError(
                 f"weight is {self.weight} and smoothing {self.smoothing}: the one must "

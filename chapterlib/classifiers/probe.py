@@ -25,8 +25,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on standardized hidden states of a frozen model.
 
     The strength of the regularization is chosen by cross-validation on the training
-    rows; of equally good ones the strongest is taken, and so it is where a class has
-    fewer than two rows.
+    rows; of equally good ones, and where a class has one row, the strongest.
 
     Parameters
     ----------
@@ -42,7 +41,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         Number of folds, at most.
     scoring : str
         What the folds are judged by: "accuracy", or "neg_log_loss" for probabilities
-        that are surer and closer to the truth.
+        closer to the truth.
     seed : int
         Of the split into folds.
     task : Task
@@ -104,18 +103,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> ProbeClassifier:
-        """Embed the texts and fit the regression.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n
-        labels : sequence of int, length n
-            Class ids of at least two classes.
-
-        Returns
-        -------
-        ProbeClassifier
-            Itself.
+        """Embed the texts and fit the regression, on class ids of at least two classes.
 
         Raises
         ------

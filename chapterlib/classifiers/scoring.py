@@ -45,28 +45,19 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         begins another ("card", "card arrival"), a line break ends all of them.
     calibration : {"none", "content-free", "batch"}
         What the probability of a class is divided by: nothing; its mean probability
-        after texts without content (Zhao et al. 2021); or its mean probability over
-        the texts that are predicted together (Zhou et al. 2024). The last one looks
-        at the other texts, though at none of their labels, so a prediction changes
-        with its company; it takes the classes to be about equally frequent, and one
-        text alone can't be predicted.
+        after texts without content (Zhao et al. 2021); or its mean over the texts that
+        are predicted together (Zhou et al. 2024). With the last one a prediction
+        changes with its company, and the classes should be about equally frequent.
     demonstrations : sequence or BaseExampleSelector, optional
-        Solved examples to read first, in this order: mappings with "text" and "label"
-        (a class id or name), or objects with these attributes. A selector of
-        LangChain chooses them for each text: it is asked with ``{"text": text}``.
+        Solved examples to read first, in this order: mappings or objects with "text"
+        and "label" (a class id or name). A selector of LangChain chooses them for each
+        text: it is asked with ``{"text": text}``.
     separator : str
         What stands between examples.
     max_length : int
         Tokens that are read of each text; the rest is cut off.
-    batch_tokens : int
-        Tokens in a batch, padding included.
-    device, dtype : optional
-        By default those of `models.pick_device` and `models.pick_dtype`.
-    cache : bool
-        Keep scores on disk, under the setting ``CHAPTERLIB_CACHE``, keyed by model,
-        prompt and word.
-    progress : bool
-        Show a progress bar while the model runs.
+    batch_tokens, device, dtype, cache, progress
+        As for `models.embed`.
     task : Task
         What is told apart.
 
@@ -149,11 +140,9 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If a text is no str or empty, an option is out of range, or a batch of one
-            text is to be calibrated on itself.
-        ModelError
-            If the model can't be found.
+        ValueError, ModelError
+            If a text is no str or empty, an option is out of range, a batch of one text
+            is to be calibrated on itself, or there is no such model.
         """
         self._check(texts)
         nothing = CONTENT_FREE if self.calibration == "content-free" else ()
@@ -191,12 +180,10 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
 
     def _scores(self, prompts: Sequence[str], tokenizer: Any) -> Doubles:
         """Log-probability of each class among the classes: shape [n, classes]."""
-        words = self.words
-        if prompts:
-            words = with_one_ending(words, tokenizer, prompts[0])
+        before = prompts[0] if prompts else ""
         found = word_scores(
             prompts,
-            words,
+            with_one_ending(self.words, tokenizer, before),
             model=self.model,
             batch_tokens=self.batch_tokens,
             device=self.device,

@@ -34,13 +34,7 @@ class Encoder:
     max_length : int
         Tokens of a text that are read.
     context : int, optional
-        Tokens that the model can read at all.
-
-    Raises
-    ------
-    ValueError
-        If the template has not one place for the text, or a row could be longer than
-        the context.
+        Tokens that the model can read at all: no row may be longer.
 
     Attributes
     ----------

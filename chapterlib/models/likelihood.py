@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +22,6 @@ SHARED_TOKENS = 16
 CACHED_TOKENS = 16_384
 # So many characters before a word decide how it is cut into tokens.
 TAIL = 20
-
-
-class Batch(NamedTuple):
-    """Which prompts these are, and float32 log-probabilities in nats [rows, words]."""
-
-    rows: list[int]
-    values: Floats
-
-
-class _Shared(NamedTuple):
-    """The start that all prompts share: its length, and its keys and values."""
-
-    length: int
-    cache: DynamicCache | None
 
 
 def word_tokens(
@@ -77,28 +63,29 @@ def log_likelihoods(
     network: PreTrainedModel,
     *,
     batch_tokens: int,
-) -> Iterator[Batch]:
+) -> Iterator[tuple[list[int], Floats]]:
     """Log-probability of each word, given as its tokens, after each prompt.
 
-    All words of one token come out of one forward pass, with logits at the last
-    position alone; longer ones go on from its keys and values. What all prompts begin
-    with, say the same demonstrations, is read once.
+    Words of one token come out of one pass, with logits at the last position alone;
+    longer ones go on from its keys and values. What all prompts begin with is read
+    once. Yields batches: which prompts, and float32 in nats [those prompts, words].
     """
     tokens = [list(ids) for ids in tokenizer(list(prompts)).input_ids]
     _check_lengths(tokens, words, network)
     shared = _read_shared(tokens, network)
+    known = shared.get_seq_length() if shared is not None else 0
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
     several = sum(len(word) > 1 for word in words)
     while order:
         # The longest first: if memory is short, it shows at once.
         length = len(tokens[order[0]])
-        size = batch_tokens // (length - shared.length)
-        if shared.cache is not None or several:
+        size = batch_tokens // (length - known)
+        if shared is not None or several:
             size = min(size, CACHED_TOKENS // (length * max(1, several)))
         batch, order = order[: max(1, size)], order[max(1, size) :]
-        endings = [tokens[row][shared.length :] for row in batch]
+        endings = [tokens[row][known:] for row in batch]
         with torch.inference_mode():
-            yield Batch(batch, _score(endings, words, shared, network))
+            yield batch, _score(endings, words, shared, network)
 
 
 def _check_lengths(
@@ -116,16 +103,18 @@ def _check_lengths(
             )
 
 
-def _read_shared(tokens: list[list[int]], network: PreTrainedModel) -> _Shared:
-    """Read what all prompts begin with, but never the whole of one."""
+def _read_shared(
+    tokens: list[list[int]], network: PreTrainedModel
+) -> DynamicCache | None:
+    """Keys and values of what all prompts begin with, but never the whole of one."""
     if len(tokens) < 2:
-        return _Shared(0, None)
+        return None
     # What the first and the last in order share, all between them share.
     first, last = min(tokens), max(tokens)
     limit = min(map(len, tokens)) - 1
     length = next((i for i in range(limit) if first[i] != last[i]), limit)
     if length < SHARED_TOKENS:
-        return _Shared(0, None)
+        return None
     cache = DynamicCache(config=network.config)
     with torch.inference_mode():
         network(
@@ -134,35 +123,36 @@ def _read_shared(tokens: list[list[int]], network: PreTrainedModel) -> _Shared:
             use_cache=True,
             logits_to_keep=1,
         )
-    return _Shared(length, cache)
+    return cache
 
 
 def _score(
     endings: list[list[int]],
     words: Sequence[Sequence[int]],
-    shared: _Shared,
+    shared: DynamicCache | None,
     network: PreTrainedModel,
 ) -> Floats:
     """Read one batch, and return the words' log-probabilities: shape [n, words]."""
     longest, device = max(map(len, endings)), network.device
+    known = shared.get_seq_length() if shared is not None else 0
     ids = torch.full((len(endings), longest), int(network.config.pad_token_id or 0))
-    attended = torch.zeros((len(endings), shared.length + longest), dtype=torch.long)
-    attended[:, : shared.length] = 1
+    attended = torch.zeros((len(endings), known + longest), dtype=torch.long)
+    attended[:, :known] = 1
     # Padding stands on the left, so that every prompt ends at the last position.
     for line, ending in enumerate(endings):
         ids[line, longest - len(ending) :] = torch.tensor(ending)
-        attended[line, shared.length + longest - len(ending) :] = 1
-    positions = (attended.cumsum(1) - 1).clamp(min=0)[:, shared.length :]
+        attended[line, known + longest - len(ending) :] = 1
+    positions = (attended.cumsum(1) - 1).clamp(min=0)[:, known:]
     longer = [place for place, word in enumerate(words) if len(word) > 1]
     options: dict[str, Any] = {"use_cache": False}
-    if shared.cache is not None or longer:
+    if shared is not None or longer:
         cache = DynamicCache(config=network.config)
-        if shared.cache is not None:
-            cache = copy.deepcopy(shared.cache)
+        if shared is not None:
+            cache = copy.deepcopy(shared)
             cache.batch_repeat_interleave(len(endings))
         options = {"use_cache": True, "past_key_values": cache}
     # Attention is faster without a mask, where there is nothing to leave out.
-    whole = bool(attended.all()) and shared.cache is None
+    whole = bool(attended.all()) and shared is None
     logits = network(
         input_ids=ids.to(device),
         attention_mask=None if whole else attended.to(device),

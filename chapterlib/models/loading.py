@@ -115,13 +115,9 @@ def load(
 
     Raises
     ------
-    ModelError
-        If there is no such model, or it can't be loaded.
-    QuantizationError
-        If 4-bit weights don't work on the device.
-    ValueError
-        If the head is unknown, "classify" comes without labels, or there is no such
-        quantization.
+    ModelError, QuantizationError, ValueError
+        If the model can't be found or loaded; 4-bit weights don't work on the device;
+        "classify" has no labels, or an option is unknown.
 
     Examples
     --------

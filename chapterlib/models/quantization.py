@@ -1,12 +1,7 @@
 """Weights of 4 bits: how to ask for them, whether they work here, what they weigh.
 
-The format is NF4 with double quantization [1]_, computed by ``bitsandbytes``, which
-runs on NVIDIA GPUs and on plain CPUs alike.
-
-References
-----------
-.. [1] T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer (2023), "QLoRA: Efficient
-   Finetuning of Quantized LLMs", NeurIPS 36, https://arxiv.org/abs/2305.14314
+The format is NF4 with double quantization (Dettmers et al. 2023, "QLoRA",
+https://arxiv.org/abs/2305.14314), computed by ``bitsandbytes`` on GPUs and CPUs alike.
 """
 
 from __future__ import annotations
@@ -56,9 +51,8 @@ def quantization_config(
 
     Examples
     --------
-    >>> config = quantization_config("float32", "cpu")
-    >>> config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant
-    ('nf4', True)
+    >>> quantization_config("float32", "cpu").bnb_4bit_quant_type
+    'nf4'
     """
     device, compute = device_and_dtype(device, dtype)
     check(device)

@@ -84,9 +84,7 @@ def architecture(config: Any) -> Architecture:
             f"{' and '.join(TYPES)}: count another model with model.num_parameters()"
         )
     heads = config.num_attention_heads
-    found = {
-        field.name: getattr(config, field.name, None) for field in fields(Architecture)
-    }
+    found = {f.name: getattr(config, f.name, None) for f in fields(Architecture)}
     found["num_key_value_heads"] = config.num_key_value_heads or heads
     found["head_dim"] = found["head_dim"] or config.hidden_size // heads
     found["source"] = str(getattr(config, "name_or_path", ""))
@@ -170,9 +168,8 @@ def lora_parameters(
 
     Notes
     -----
-    A matrix of shape [out, in] gets two, of shapes [out, r] and [r, in], so
-    r (out + in) weights: E. J. Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large
-    Language Models", section 4.1, https://arxiv.org/abs/2106.09685.
+    A matrix of shape [out, in] gets r (out + in) weights: E. J. Hu et al. (2021),
+    "LoRA", section 4.1, https://arxiv.org/abs/2106.09685.
 
     Examples
     --------

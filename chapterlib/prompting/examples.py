@@ -18,8 +18,7 @@ from chapterlib.tasks.task import Task
 def as_demonstration(given: Any, task: Task) -> tuple[str, int]:
     """Read text and class id of a `Demonstration`, or of whatever has both.
 
-    A mapping or an object with "text" and "label": a class id, or as the task spells
-    it. `ValueError` if there is no text or no such label.
+    That is a mapping or an object with "text" and "label": a class id or a name.
     """
     if isinstance(given, Mapping):
         text, label = given.get("text"), given.get("label")
@@ -49,9 +48,9 @@ def completion_prompts(
 ) -> list[list[str]]:
     """Write prompts that a model goes on with: solved examples, then a text.
 
-    A text is cut after `max_length` tokens, and `endings` are what a solved example of
-    each class ends with. A row holds the prompts of a text and of each of the others
-    behind the demonstrations of that text: n rows of 1 + len(others).
+    Behind the demonstrations of each text stand that text and, in prompts of their own,
+    the `others`: n rows of 1 + len(others). `endings` follow a solved example of each
+    class, and a text is cut after `max_length` tokens.
     """
     chosen = _chosen(texts, demonstrations, task)
     strange = {label for row in chosen for _, label in row} - set(range(len(endings)))
@@ -116,9 +115,8 @@ class HiddenStateEmbeddings(Embeddings):
     Parameters
     ----------
     reference : sequence of str, optional
-        Texts over which each number of the vectors is brought to mean 0 and standard
-        deviation 1. Without it a few numbers that are large in every text decide
-        which texts count as similar.
+        Texts over which each number is brought to mean 0 and standard deviation 1. Else
+        a few that are large in every text decide which texts count as similar.
     **options
         As for `models.embed`; here "last" is the default of pooling.
 
@@ -162,8 +160,8 @@ class HiddenStateEmbeddings(Embeddings):
 class NearestExamples(BaseExampleSelector):
     """Choose the solved examples that are most like a text, by cosine.
 
-    It picks what LangChain's ``SemanticSimilarityExampleSelector`` over an
-    ``InMemoryVectorStore`` would, from one matrix that is made once.
+    As LangChain's ``SemanticSimilarityExampleSelector`` over an ``InMemoryVectorStore``
+    does, but from one matrix that is made once.
 
     Parameters
     ----------
@@ -172,15 +170,9 @@ class NearestExamples(BaseExampleSelector):
     k : int
         How many to choose.
     embeddings : HiddenStateEmbeddings, optional
-        By default one that is standardized over the texts, with the template of
-        `models.embed`.
+        By default standardized over the texts, with the template of `models.embed`.
     nearest_last : bool
         Whether the most similar one stands last, next to the text in question.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or k is out of range.
     """
 
     def __init__(
@@ -216,10 +208,7 @@ class NearestExamples(BaseExampleSelector):
     def neighbors(
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Places of each text's k nearest examples, nearest first, and their cosines.
-
-        Both have the shape [n, k].
-        """
+        """Places of each text's nearest examples, and their cosines: each [n, k]."""
         cosines = _unit(self.embeddings.matrix(texts)) @ self._units.T
         rows = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
         return rows, np.take_along_axis(cosines, rows, axis=1)
