@@ -216,9 +216,9 @@ def test_wrong_numbers_are_an_error(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(QuantizationError, match="don't work on cuda here") as caught:
-        quantization.check("cuda")
+        quantization.check(torch.device("cuda"))
     assert "CHAPTERLIB_DEVICE=cpu" in str(caught.value)
-    quantization.check()
+    quantization.check(torch.device("cpu"))
 
 
 def test_the_missing_kernel_is_not_announced() -> None:
