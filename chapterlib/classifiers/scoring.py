@@ -145,16 +145,19 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
             is to be calibrated on itself, or there is no such model.
         """
         self._check(texts)
+        if not len(texts):
+            return np.zeros((0, len(self.classes_)))
         nothing = CONTENT_FREE if self.calibration == "content-free" else ()
         tokenizer = self._tokenizer()
         rows = self._prompts(texts, tokenizer, nothing)
-        scores = self._scores([row[0] for row in rows], tokenizer)
-        if self.calibration == "none" or not len(texts):
+        words = with_one_ending(self.words, tokenizer, rows[0][0])
+        scores = self._scores([row[0] for row in rows], words)
+        if self.calibration == "none":
             return scores
         expected = scores[None]
         if nothing:
             # Where each text has demonstrations of its own, it has its own prior.
-            free = self._scores([p for row in rows for p in row[1:]], tokenizer)
+            free = self._scores([p for row in rows for p in row[1:]], words)
             expected = free.reshape(len(rows), len(nothing), -1)
         return scores - (logsumexp(expected, axis=1) - np.log(expected.shape[1]))
 
@@ -178,12 +181,11 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
             others=others,
         )
 
-    def _scores(self, prompts: Sequence[str], tokenizer: Any) -> Doubles:
+    def _scores(self, prompts: Sequence[str], words: Sequence[str]) -> Doubles:
         """Log-probability of each class among the classes: shape [n, classes]."""
-        before = prompts[0] if prompts else ""
         found = word_scores(
             prompts,
-            with_one_ending(self.words, tokenizer, before),
+            words,
             model=self.model,
             batch_tokens=self.batch_tokens,
             device=self.device,
