@@ -20,9 +20,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chapterlib.models import devices, loading
-from chapterlib.models.hidden_states import BATCH_TOKENS, TEMPLATE, pooled_states
+from chapterlib.models.hidden_states import BATCH_TOKENS, pooled_states
 from chapterlib.tasks import sampling
+from chapterlib.tasks.task import AG_NEWS
 
+TEMPLATE = AG_NEWS.template
 # Tokens of a row that are read, the template included, and so the width of a batch.
 MAX_LENGTH = 128
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib.classifiers.scoring import VERBALIZERS, LabelScorer
+from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.models import devices, loading
 from chapterlib.models.likelihood import log_likelihoods, word_tokens
 from chapterlib.tasks import sampling
@@ -65,7 +65,7 @@ def ours(
 ) -> Scores:
     """Return the same scores by the loop under `LabelScorer`."""
     found = np.zeros((len(prompts), len(words)))
-    tokens = [word_tokens(tokenizer, prompts[0][-20:], word) for word in words]
+    tokens = [word_tokens(tokenizer, prompts[0], word) for word in words]
     batches = log_likelihoods(prompts, tokens, tokenizer, model, batch_tokens=2048)
     for rows, values in batches:
         found[rows] = values
@@ -111,7 +111,7 @@ def main() -> None:
     device = devices.pick_device()
     loaded = loading.load("generate", dtype=options.dtype, device=device)
     print(f"{len(texts)} rows, {options.dtype}, {device}")
-    short = [f" {word}" for word in VERBALIZERS]
+    short = LabelScorer().words
     longer = [f" {word}" for word in LONGER]
     drawn = sampling.balanced_sample(train.select(range(options.rows, len(train))), 1)
     shots = [dict(row) for row in drawn]

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting.examples import HiddenStateEmbeddings, NearestExamples
+from chapterlib.tasks.task import AG_NEWS, Task
 
 Choice = Literal["all", "nearest"]
 Doubles = npt.NDArray[np.float64]
@@ -24,20 +25,22 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     scorer : LabelScorer, optional
-        Template, verbalizers, calibration and model; by default ``LabelScorer()``. It
-        is copied, and the copy is given the demonstrations.
+        Task, template, verbalizers, calibration and model. It is copied, and the copy
+        is given the demonstrations. By default ``LabelScorer(task=task)``.
     choose : {"all", "nearest"}
         Every text is preceded by all training rows, in their order; or by those most
         like it, the nearest last.
     k : int
-        How many are nearest; at most all there are.
+        How many are nearest, if there are as many.
+    task : Task
+        What is told apart, where no scorer says so.
 
     Attributes
     ----------
     scorer_ : LabelScorer
         With the demonstrations.
     classes_ : ndarray [classes]
-        Class ids: one for each verbalizer.
+        Class ids.
 
     References
     ----------
@@ -58,23 +61,19 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         *,
         choose: Choice = "all",
         k: int = 4,
+        task: Task = AG_NEWS,
     ) -> None:
         self.scorer = scorer
         self.choose = choose
         self.k = k
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotScorer:
-        """Keep the rows as demonstrations, or to choose demonstrations from.
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, there are no rows, or an option is out of range.
-        """
+        """Keep the rows as demonstrations, or to choose demonstrations from."""
         if self.choose not in ("all", "nearest"):
             raise ValueError(f"choose is {self.choose!r}: take 'all' or 'nearest'")
         rows = _solved_rows(texts, labels, self.k)
-        scorer = clone(self.scorer or LabelScorer())
+        scorer = clone(self.scorer or LabelScorer(task=self.task))
         chosen: Any = rows
         if self.choose == "nearest":
             chosen = _nearest(rows, self.k, scorer)
@@ -103,14 +102,16 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     scorer : LabelScorer, optional
-        For the model's own scores; by default ``LabelScorer()``.
+        For the model's own scores; by default ``LabelScorer(task=task)``.
     k : int
-        How many rows vote; at most all there are.
+        How many rows vote, if there are as many.
     weight : float
         The power: 0 leaves the decision to the neighbors, and the model only reads.
     smoothing : float
         Votes that every class has from the start, so that none is impossible. The
         defaults of these three were chosen on training rows of AG News.
+    task : Task
+        What is told apart, where no scorer says so.
 
     Attributes
     ----------
@@ -119,14 +120,13 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     scorer_ : LabelScorer
         A copy of `scorer`.
     classes_ : ndarray [classes]
-        Class ids: one for each verbalizer.
+        Class ids.
 
     Notes
     -----
-    The idea to weigh a vote with the model's scores is that of CARP (Sun et al. 2023,
-    arXiv:2305.08377), where several prompts with neighbors as demonstrations vote.
-    Here the neighbors themselves do: a small model copies a demonstration's label
-    rather than learn from it.
+    After CARP (Sun et al. 2023, arXiv:2305.08377), where several prompts with neighbors
+    as demonstrations vote. Here the neighbors themselves do: a small model copies a
+    demonstration's label rather than learn from it.
     """
 
     def __init__(
@@ -136,27 +136,23 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
         k: int = 16,
         weight: float = 0.3,
         smoothing: float = 0.3,
+        task: Task = AG_NEWS,
     ) -> None:
         self.scorer = scorer
         self.k = k
         self.weight = weight
         self.smoothing = smoothing
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NeighborVote:
-        """Embed the rows that will vote.
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, there are no rows, or an option is out of range.
-        """
+        """Embed the rows that will vote."""
         if self.weight < 0 or self.smoothing <= 0:
             raise ValueError(
                 f"weight is {self.weight} and smoothing {self.smoothing}: the one must "
                 "not be negative, the other must be positive"
             )
         rows = _solved_rows(texts, labels, self.k)
-        self.scorer_ = clone(self.scorer or LabelScorer())
+        self.scorer_ = clone(self.scorer or LabelScorer(task=self.task))
         self.classes_ = self.scorer_.classes_
         if strange := {row["label"] for row in rows} - set(self.classes_.tolist()):
             raise ValueError(f"no verbalizers for the labels {sorted(strange)}")
@@ -210,5 +206,5 @@ def _nearest(
         texts,
         [row["label"] for row in rows],
         min(k, len(rows)),
-        HiddenStateEmbeddings(texts, **options),
+        HiddenStateEmbeddings(texts, template=scorer.task.template, **options),
     )

@@ -14,35 +14,38 @@ from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.models.hidden_states import (
     STRENGTHS,
-    TEMPLATE,
     Pooling,
     embed,
     fit_probe,
 )
-from chapterlib.tasks.task import check_labels
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels
 
 
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on standardized hidden states of a frozen model.
 
     The strength of the regularization is chosen by cross-validation on the training
-    rows; of equally good ones the strongest is taken, and so it is where a class has
-    fewer than two rows.
+    rows; of equally good ones, and where a class has one row, the strongest.
 
     Parameters
     ----------
-    model, layer, pooling, template, max_length, device, dtype, cache, progress
-        As for `embed`; the vectors of several layers are put one after the other. The
-        defaults were chosen by cross-validation on training rows of AG News.
+    model, layer, pooling, max_length, device, dtype, cache, progress
+        As for `models.embed`; the vectors of several layers are put one after the
+        other. The defaults were chosen by cross-validation on AG News.
+    template : str, optional
+        What the model reads, with ``{text}`` where the text goes; by default the
+        task's.
     Cs : sequence of float
         Inverse strengths of the L2 penalty to choose from.
     cv : int
         Number of folds, at most.
     scoring : str
         What the folds are judged by: "accuracy", or "neg_log_loss" for probabilities
-        that are surer and closer to the truth.
+        closer to the truth.
     seed : int
         Of the split into folds.
+    task : Task
+        What is told apart.
 
     Attributes
     ----------
@@ -71,7 +74,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         model: str | Path | None = None,
         layer: int | Sequence[int] = -1,
         pooling: Pooling = "both",
-        template: str = TEMPLATE,
+        template: str | None = None,
         max_length: int = 128,
         Cs: Sequence[float] = STRENGTHS,
         cv: int = 5,
@@ -81,6 +84,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         dtype: str | torch.dtype | None = None,
         cache: bool = True,
         progress: bool = True,
+        *,
+        task: Task = AG_NEWS,
     ) -> None:
         self.model = model
         self.layer = layer
@@ -95,20 +100,10 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         self.dtype = dtype
         self.cache = cache
         self.progress = progress
+        self.task = task
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> ProbeClassifier:
-        """Embed the texts and fit the regression.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n
-        labels : sequence of int, length n
-            Class ids of at least two classes.
-
-        Returns
-        -------
-        ProbeClassifier
-            Itself.
+        """Embed the texts and fit the regression, on class ids of at least two classes.
 
         Raises
         ------
@@ -138,7 +133,9 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         options: dict[str, Any] = self.get_params()
-        for name in ("Cs", "cv", "scoring", "seed"):
+        for name in ("Cs", "cv", "scoring", "seed", "task"):
             options.pop(name)
+        if self.template is None:
+            options["template"] = self.task.template
         vectors = embed(list(texts), **options).reshape(len(texts), -1)
         return vectors.astype(np.float64)  # in which the solver needs fewer steps

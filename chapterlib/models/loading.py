@@ -27,14 +27,15 @@ from transformers import (
 from chapterlib._logging import quiet as quiet
 from chapterlib.models import embedded
 from chapterlib.models.devices import device_and_dtype
-from chapterlib.models.quantization import (
-    check,
-    keep_layout,
-    quantization_config,
-)
+from chapterlib.models.quantization import check, keep_layout, quantization_config
 from chapterlib.settings import get_settings
 
 Head = Literal["generate", "features", "classify"]
+CLASSES: dict[Head, Any] = {
+    "generate": AutoModelForCausalLM,
+    "features": AutoModel,
+    "classify": AutoModelForSequenceClassification,
+}
 
 # Tokens that model makers reserve: never part of a text, so safe for padding.
 PAD_CANDIDATES = (
@@ -57,13 +58,10 @@ class ModelSource:
 
     Attributes
     ----------
-    name : str
-        A short name for tables: "SmolLM2-135M-Instruct", a folder's name, a Hub id.
-    location : str
-        What ``from_pretrained`` takes: a folder or a Hub id.
+    name, location : str
+        For tables; and what ``from_pretrained`` takes, a folder or a Hub id.
     sha256 : str
-        Identity of the weights: the hash of the GGUF file (embedded), of all files
-        (folder), or the commit (Hub).
+        Of the GGUF file (embedded) or of all files (folder); or the commit (Hub).
     """
 
     name: str
@@ -79,7 +77,7 @@ class LoadedModel(NamedTuple):
 
 
 def load(
-    task: Head = "generate",
+    head: Head = "generate",
     model: str | Path | None = None,
     *,
     labels: list[str] | tuple[str, ...] | None = None,
@@ -93,15 +91,15 @@ def load(
 
     Parameters
     ----------
-    task : {"generate", "features", "classify"}
-        Which head stands on the transformer: the language-modeling head, none (hidden
+    head : {"generate", "features", "classify"}
+        What stands on the transformer: the language-modeling head, none (hidden
         states), or a new linear layer with one output a label.
     model : str or path, optional
         "embedded", a folder, or a Hub id; by default the setting ``CHAPTERLIB_MODEL``.
     labels : sequence of str, optional
         Label names in the order of their ids; needed for "classify" alone.
     device, dtype : optional
-        By default those of `devices.pick_device` and `devices.pick_dtype`.
+        By default those of `pick_device` and `pick_dtype`.
     quantization : "nf4" or transformers.BitsAndBytesConfig, optional
         Load the linear layers in 4 bits: "nf4" is `quantization_config` for the device
         and type. Embeddings, norms and the head stay in `dtype`.
@@ -113,50 +111,38 @@ def load(
     Returns
     -------
     LoadedModel
-        The model is in evaluation mode and its pad token is set in tokenizer and
-        config alike.
+        In evaluation mode, with one pad token in tokenizer and config.
 
     Raises
     ------
-    ModelError
-        If there is no such model, or it can't be loaded; the message says why and
-        what to do.
-    QuantizationError
-        If 4-bit weights don't work on the device.
-    ValueError
-        If the task is unknown, "classify" comes without labels, or there is no such
-        quantization.
+    ModelError, QuantizationError, ValueError
+        If the model can't be found or loaded; 4-bit weights don't work on the device;
+        "classify" has no labels, or an option is unknown.
 
     Examples
     --------
     >>> from chapterlib import models
     >>> tokenizer, model = models.load("features")  # doctest: +SKIP
     """
-    classes: dict[str, Any] = {
-        "generate": AutoModelForCausalLM,
-        "features": AutoModel,
-        "classify": AutoModelForSequenceClassification,
-    }
-    if task not in classes:
-        raise ValueError(f"task is {task!r}: choose one of {', '.join(classes)}")
-    if task == "classify":
+    if head not in CLASSES:
+        raise ValueError(f"head is {head!r}: choose one of {', '.join(CLASSES)}")
+    if head == "classify":
         if not labels:
-            raise ValueError("task 'classify' needs labels: hand over their names")
+            raise ValueError("head 'classify' needs labels: hand over their names")
         options["num_labels"] = len(labels)
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {name: i for i, name in enumerate(labels)}
     source = resolve(model)
     device, options["dtype"] = device_and_dtype(device, dtype)
     if quantization is not None:
-        options["quantization_config"] = _as_config(
-            quantization, options["dtype"], device
-        )
+        config = _as_config(quantization, options["dtype"], device)
+        options["quantization_config"] = config
         options.setdefault("device_map", {"": device})
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             tokenizer = AutoTokenizer.from_pretrained(source.location)
-            network = classes[task].from_pretrained(source.location, **options)
+            network = CLASSES[head].from_pretrained(source.location, **options)
     except (OSError, ValueError) as error:
         raise ModelError(_explain(source.location, error)) from error
     set_pad_token(tokenizer, network)
@@ -166,16 +152,7 @@ def load(
 
 
 def resolve(model: str | Path | None = None) -> ModelSource:
-    """Find a model and its identity without loading its weights.
-
-    Parameters
-    ----------
-    model : str or path, optional
-        As for `load`.
-
-    Returns
-    -------
-    ModelSource
+    """Find a model, given as for `load`, and its identity, without loading its weights.
 
     Raises
     ------
@@ -207,12 +184,10 @@ def resolve(model: str | Path | None = None) -> ModelSource:
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Give tokenizer and model one pad token, without a new row of embeddings.
-
-    A model's own pad token stays. Where there is none (Llama 3), a reserved token of
-    the vocabulary serves, and only as a last resort the end-of-text token: as padding
-    it would hide real ends of text from a loss that skips padding.
-    """
+    """Give tokenizer and model one pad token, without a new row of embeddings."""
+    # Where there is none (Llama 3), a reserved token of the vocabulary serves. The
+    # end-of-text token comes last: as padding it would hide real ends of text from a
+    # loss that skips padding.
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         known = (token for token in PAD_CANDIDATES if token in vocabulary)
@@ -240,20 +215,18 @@ def _as_config(
     )
 
 
-@lru_cache(maxsize=32)
-def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in files:
-        digest.update(Path(name).name.encode() + b"\0")
-        digest.update(embedded.file_sha256(Path(name)).encode())
-    return digest.hexdigest()
-
-
 def _folder_sha256(folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    stats = [(str(file), file.stat()) for file in files]
+    stats = [(file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
     # Size and time are part of the key, so that a folder written anew is read anew.
-    return _hash_files(tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+    return _hash_files(tuple((file, s.st_size, s.st_mtime_ns) for file, s in stats))
+
+
+@lru_cache(maxsize=32)
+def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        digest.update(file.name.encode() + b"\0" + embedded.file_sha256(file).encode())
+    return digest.hexdigest()
 
 
 def _explain(location: str, error: Exception) -> str:

@@ -1,12 +1,7 @@
 """Weights of 4 bits: how to ask for them, whether they work here, what they weigh.
 
-The format is NF4 with double quantization [1]_, computed by ``bitsandbytes``, which
-runs on NVIDIA GPUs and on plain CPUs alike.
-
-References
-----------
-.. [1] T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer (2023), "QLoRA: Efficient
-   Finetuning of Quantized LLMs", NeurIPS 36, https://arxiv.org/abs/2305.14314
+The format is NF4 with double quantization (Dettmers et al. 2023, "QLoRA",
+https://arxiv.org/abs/2305.14314), computed by ``bitsandbytes`` on GPUs and CPUs alike.
 """
 
 from __future__ import annotations
@@ -19,12 +14,11 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from chapterlib._logging import quiet
-from chapterlib.models.devices import as_dtype, pick_device, pick_dtype
+from chapterlib.models.devices import device_and_dtype
 
 # What stays as it is: the output layers of language models and of classifiers. They
 # are small, and a new one has to be trained, which 4-bit weights can't be.
 HEADS = ("lm_head", "embed_out", "score", "classifier")
-
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
@@ -41,34 +35,26 @@ def quantization_config(
 
     Parameters
     ----------
-    dtype : optional
-        Type in which the weights are multiplied once they are unpacked. By default
-        `devices.pick_dtype`: bfloat16 where the machine is fast in it, else float16
-        on a GPU and float32 on a CPU.
-    device : optional
-        Where the model will run; by default `devices.pick_device`.
+    dtype, device : optional
+        Type in which the weights are multiplied once they are unpacked, and where; by
+        default those of `pick_dtype` and `pick_device`.
 
     Returns
     -------
     transformers.BitsAndBytesConfig
-        Every linear layer is quantized but those of `HEADS`.
+        Every linear layer is quantized but the output layer or the head.
 
     Raises
     ------
     QuantizationError
-        If ``bitsandbytes`` is missing or doesn't work on the device; the message says
-        what to do.
-    ValueError
-        If there is no such floating-point type.
+        If ``bitsandbytes`` is missing or doesn't work on the device.
 
     Examples
     --------
-    >>> config = quantization_config("float32", "cpu")
-    >>> config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant
-    ('nf4', True)
+    >>> quantization_config("float32", "cpu").bnb_4bit_quant_type
+    'nf4'
     """
-    device = torch.device(device) if device else pick_device()
-    compute = as_dtype(dtype) if dtype else pick_dtype(device)
+    device, compute = device_and_dtype(device, dtype)
     check(device)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -79,20 +65,8 @@ def quantization_config(
     )
 
 
-def check(device: str | torch.device | None = None) -> None:
-    """Make sure that 4-bit weights work on a device, by quantizing a few numbers.
-
-    Parameters
-    ----------
-    device : optional
-        By default `devices.pick_device`.
-
-    Raises
-    ------
-    QuantizationError
-        If they don't; the message names cause and remedy.
-    """
-    device = torch.device(device) if device else pick_device()
+def check(device: torch.device) -> None:
+    """Quantize a few numbers on a device; `QuantizationError` says what is amiss."""
     if reason := _trouble(str(device)):
         raise QuantizationError(
             f"4-bit weights don't work on {device} here: {reason}\nInstall or update "
@@ -104,31 +78,17 @@ def check(device: str | torch.device | None = None) -> None:
 
 
 def keep_layout(model: ModelT) -> ModelT:
-    """Keep ``bitsandbytes`` from repacking the weights of a 4-bit model.
-
-    On CPUs with AVX-512 BF16 it rewrites each layer the first time that it runs in
-    evaluation mode. The new layout has no backward pass: a model that was evaluated
-    once would go on training without gradients. It also undoes double quantization,
-    and rounds differently from training mode.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Freshly loaded; changed in place.
-
-    Returns
-    -------
-    torch.nn.Module
-        The same model.
-    """
+    """Keep ``bitsandbytes`` from repacking a fresh 4-bit model's weights, in place."""
+    # On CPUs with AVX-512 BF16 it rewrites each layer the first time that it runs in
+    # evaluation mode. The new layout has no backward pass (a model that was evaluated
+    # once would train on without gradients), undoes double quantization, and rounds
+    # differently.
     for _, layer in quantized_layers(model):
         layer.__dict__["support_avx512bf16_for_cpu"] = False
     return model
 
 
-def quantized_layers(
-    model: torch.nn.Module,
-) -> Iterator[tuple[str, torch.nn.Module]]:
+def quantized_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     """Yield name and module of each layer that holds 4-bit weights."""
     for name, layer in model.named_modules():
         if type(getattr(layer, "weight", None)).__name__ == "Params4bit":
@@ -138,16 +98,9 @@ def quantized_layers(
 def weight_bytes(model: PreTrainedModel | torch.nn.Module) -> int:
     """Bytes that a model's weights take, with all that is needed to unpack them.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-
-    Returns
-    -------
-    int
-        Every parameter once, however many modules share it; for 4-bit weights also
-        their scales and tables, which ``get_memory_footprint`` leaves out.
-        `costs.memory` predicts the same number without the weights.
+    Every parameter counts once, however many modules share it; of 4-bit weights also
+    their scales and tables, which ``get_memory_footprint`` leaves out. `memory`
+    predicts the same number without the weights.
     """
     sizes: dict[int, int] = {}
     for parameter in model.parameters():

@@ -1,11 +1,11 @@
-"""The numbers of a Llama-type model that decide its size, and how many weights."""
+"""How many weights and bytes a Llama-type model has, reckoned from its config."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -14,25 +14,21 @@ from chapterlib.models.devices import as_dtype
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LINEAR_LAYERS = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 TYPES = ("llama", "mistral")
+Method = Literal["lora", "qlora", "full", "head"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+# Of bitsandbytes' NF4: weights that share a scale, scales that share one in turn, and
+# what each layer stores once (the code books of both steps, and an offset).
+BLOCK, SCALE_BLOCK = 64, 256
+TABLES = 4 * 16 + 4 * 256 + 4
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The numbers of a Llama-type model that decide its size.
 
-    Attributes
-    ----------
-    hidden_size, intermediate_size, num_hidden_layers : int
-        Width of the model, width inside an MLP, and depth.
-    num_attention_heads, num_key_value_heads, head_dim : int
-        Query heads, key and value heads, and the width of one.
-    vocab_size : int
-    tie_word_embeddings : bool
-        Whether the output layer is the embedding matrix once more.
-    attention_bias, mlp_bias : bool
-        Whether linear layers add a vector.
-    source : str
-        Where the numbers come from.
+    They have the names of `transformers.LlamaConfig`; `source` says where they were
+    read.
     """
 
     hidden_size: int
@@ -72,18 +68,7 @@ PRESETS = {
 
 
 def architecture(config: Any) -> Architecture:
-    """Take the numbers out of a config, or look them up by name.
-
-    Parameters
-    ----------
-    config : str, Architecture or transformers.PreTrainedConfig
-        A name of `PRESETS`, or a config of a Llama-type model (Llama, Mistral).
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the config is that of another type of model.
-    """
+    """Take the numbers out of a config, or look them up by a name of `PRESETS`."""
     if isinstance(config, Architecture):
         return config
     if isinstance(config, str):
@@ -99,19 +84,11 @@ def architecture(config: Any) -> Architecture:
             f"{' and '.join(TYPES)}: count another model with model.num_parameters()"
         )
     heads = config.num_attention_heads
-    return Architecture(
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_hidden_layers,
-        heads,
-        config.num_key_value_heads or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-        config.vocab_size,
-        config.tie_word_embeddings,
-        getattr(config, "attention_bias", False),
-        getattr(config, "mlp_bias", False),
-        source=str(getattr(config, "name_or_path", "")),
-    )
+    found = {f.name: getattr(config, f.name, None) for f in fields(Architecture)}
+    found["num_key_value_heads"] = config.num_key_value_heads or heads
+    found["head_dim"] = found["head_dim"] or config.hidden_size // heads
+    found["source"] = str(getattr(config, "name_or_path", ""))
+    return Architecture(**{n: value for n, value in found.items() if value is not None})
 
 
 def parameters(config: Any, labels: int | None = None) -> int:
@@ -119,11 +96,16 @@ def parameters(config: Any, labels: int | None = None) -> int:
 
     Parameters
     ----------
-    config
-        As for `architecture`.
+    config : str, Architecture or transformers.PreTrainedConfig
+        A name of `PRESETS`, or a config of a Llama-type model (Llama, Mistral).
     labels : int, optional
         Classes of a sequence classifier, whose head replaces the output layer; by
         default the model is a language model.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the config is that of another type of model.
     """
     a = architecture(config)
     packed = sum(math.prod(shape) for shape in a.shapes.values())
@@ -133,13 +115,7 @@ def parameters(config: Any, labels: int | None = None) -> int:
 def unpacked(a: Architecture, labels: int | None = None) -> int:
     """Count the weights that 4-bit models keep whole: all but the linear layers.
 
-    These are embeddings, norms, biases, and the output layer or head.
-
-    Parameters
-    ----------
-    a : Architecture
-    labels : int, optional
-        As for `parameters`.
+    These are embeddings, norms, biases, and the output layer or a head for `labels`.
     """
     d = a.hidden_size
     biased: tuple[str, ...] = ATTENTION if a.attention_bias else ()
@@ -150,36 +126,15 @@ def unpacked(a: Architecture, labels: int | None = None) -> int:
     return embeddings + a.num_hidden_layers * block + d + head
 
 
-METHODS = ("lora", "qlora", "full", "head")
-Method = Literal["lora", "qlora", "full", "head"]
-
-# Of bitsandbytes' NF4: weights that share a scale, scales that share one in turn, and
-# what each layer stores once (the code books of both steps, and an offset).
-BLOCK, SCALE_BLOCK = 64, 256
-TABLES = 4 * 16 + 4 * 256 + 4
-
-
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training keeps for as long as it lasts.
+    """Bytes that training keeps for as long as it lasts."""
 
-    Attributes
-    ----------
-    weights : int
-        Of the model itself, with scales and tables where it is quantized.
-    adapter : int
-        Of what is trained beside it: low-rank matrices, the copy of the head.
-    gradients, optimizer : int
-        Of everything that is trained.
-    trainable : int
-        Numbers (not bytes) that are trained.
-    """
-
-    weights: int
-    adapter: int = 0
+    weights: int  # of the model, with scales and tables where it is quantized
+    adapter: int = 0  # low-rank matrices, the copy of the head
     gradients: int = 0
     optimizer: int = 0
-    trainable: int = 0
+    trainable: int = 0  # numbers that are trained, not bytes
 
     @property
     def total(self) -> int:
@@ -198,7 +153,7 @@ def lora_parameters(
     Parameters
     ----------
     config
-        As for `architecture`.
+        As for `parameters`.
     r : int
         Rank.
     target_modules : sequence of str or "all-linear"
@@ -213,9 +168,8 @@ def lora_parameters(
 
     Notes
     -----
-    A matrix of shape [out, in] gets two, of shapes [out, r] and [r, in], so
-    r (out + in) weights: E. J. Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large
-    Language Models", section 4.1, https://arxiv.org/abs/2106.09685.
+    A matrix of shape [out, in] gets r (out + in) weights: E. J. Hu et al. (2021),
+    "LoRA", section 4.1, https://arxiv.org/abs/2106.09685.
 
     Examples
     --------
@@ -243,13 +197,8 @@ def lora_parameters(
 def bits_per_weight(block: int = BLOCK, *, double: bool = True) -> float:
     """Bits that a weight takes in NF4, with its share of the scales.
 
-    Parameters
-    ----------
-    block : int
-        Weights that share a scale.
-    double : bool
-        Keep the scales in 8 bits, with a scale of 32 bits for each 256 of them,
-        rather than in 32 bits.
+    `block` weights share a scale, of 32 bits; or, if `double`, of 8 bits, with one of
+    32 bits for each 256 of them.
 
     Notes
     -----
@@ -283,7 +232,7 @@ def memory(
     Parameters
     ----------
     config
-        As for `architecture`.
+        As for `parameters`.
     method : {"lora", "qlora", "full", "head"}, optional
         What is trained; by default nothing, as for inference.
     labels : int, optional
@@ -295,10 +244,6 @@ def memory(
         Of the frozen weights; of what is trained, its gradients and both AdamW states.
     r, target_modules, layers
         As for `lora_parameters`.
-
-    Returns
-    -------
-    Memory
 
     Raises
     ------
@@ -335,50 +280,6 @@ def memory(
         trained += lora_parameters(a, r, target_modules, layers)
     size = wide * trained
     return Memory(weights, size, size, 2 * size, trained)
-
-
-def flops_per_token(
-    config: Any,
-    method: Method | None = None,
-    *,
-    labels: int | None = None,
-    context: int = 128,
-) -> float:
-    """Estimate the floating-point operations that a model spends on one token.
-
-    Parameters
-    ----------
-    config
-        As for `architecture`.
-    method : {"lora", "qlora", "full", "head"}, optional
-        What is trained; by default nothing: one forward pass.
-    labels : int, optional
-        As for `parameters`; the head of a classifier is too small to count.
-    context : int
-        Tokens that each token attends to, padding and masked ones included.
-
-    Notes
-    -----
-    A weight costs a multiplication and an addition forward [1]_. Going back costs as
-    much for the gradient of the inputs, and once more for that of the weight, which
-    frozen weights save. The adapter itself is left out.
-
-    .. [1] J. Kaplan et al. (2020), "Scaling Laws for Neural Language Models", section
-       2.1, https://arxiv.org/abs/2001.08361
-    """
-    a = architecture(config)
-    if method is not None and method not in METHODS:
-        raise ValueError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
-    weights = a.num_hidden_layers * sum(math.prod(s) for s in a.shapes.values())
-    if labels is None:
-        weights += a.vocab_size * a.hidden_size
-    width = a.num_attention_heads * a.head_dim
-    attended = 4 * a.num_hidden_layers * context * width
-    forward = 2 * weights + attended
-    if method in ("lora", "qlora"):
-        # Attention has two inputs to each product, so it goes back at double cost.
-        return float(forward + 2 * weights + 2 * attended)
-    return float(3 * forward if method == "full" else forward)
 
 
 def _nf4(out: int, inputs: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,94 +12,86 @@ from langchain_core.example_selectors import BaseExampleSelector
 from transformers import PreTrainedTokenizerBase
 
 from chapterlib.models.hidden_states import embed
-from chapterlib.tasks.task import LABELS, label_to_id
+from chapterlib.tasks.task import Task
 
 
-class Example(NamedTuple):
-    """A text and its class id."""
+def as_demonstration(given: Any, task: Task) -> tuple[str, int]:
+    """Read text and class id of a `Demonstration`, or of whatever has both.
 
-    text: str
-    label: int
-
-
-def as_example(given: Any) -> Example:
-    """Read a demonstration in whatever form it comes.
-
-    Parameters
-    ----------
-    given : mapping or object
-        With "text" and "label" as keys or attributes; the label is a class id or a
-        spelling that `label_to_id` knows.
-
-    Raises
-    ------
-    ValueError
-        If there is no text, or no such label.
+    That is a mapping or an object with "text" and "label": a class id or a name.
     """
     if isinstance(given, Mapping):
         text, label = given.get("text"), given.get("label")
     else:
         text, label = getattr(given, "text", None), getattr(given, "label", None)
     if isinstance(label, str):
-        label = label_to_id(label)
+        label = task.parse(label)
     if not isinstance(text, str) or not isinstance(label, int | np.integer):
         raise ValueError(
             f"the demonstration {given!r} lacks a 'text', or a 'label' that is a class "
-            f"id or one of {', '.join(LABELS)}"
+            f"id or one of {', '.join(task.said)}"
         )
-    return Example(text, int(label))
+    return text, int(label)
 
 
 def completion_prompts(
     texts: Sequence[str],
-    chosen: Sequence[Sequence[Any]],
     tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Sequence[Any] | BaseExampleSelector | None = None,
     *,
+    task: Task,
     template: str,
     endings: Sequence[str],
     separator: str,
     max_length: int,
-) -> list[str]:
-    """Write prompts that a model goes on with: solved examples, then the text.
+    others: Sequence[str] = (),
+) -> list[list[str]]:
+    """Write prompts that a model goes on with: solved examples, then a text.
 
-    Parameters
-    ----------
-    texts : sequence of str, length n
-    chosen : sequence of sequences, length n
-        The demonstrations that each text is preceded by.
-    tokenizer
-        Counts the tokens of articles.
-    template : str
-        With ``{text}`` where an article goes.
-    endings : sequence of str
-        What a solved example of each class ends with.
-    separator : str
-        What stands after a solved example.
-    max_length : int
-        Tokens of an article that stay; the rest is cut off.
-
-    Raises
-    ------
-    ValueError
-        If a demonstration lacks its text or has a label without an ending.
+    Behind the demonstrations of each text stand that text and, in prompts of their own,
+    the `others`: n rows of 1 + len(others). `endings` follow a solved example of each
+    class, and a text is cut after `max_length` tokens.
     """
-    rows = [[as_example(given) for given in row] for row in chosen]
-    strange = {label for row in rows for _, label in row} - set(range(len(endings)))
+    chosen = _chosen(texts, demonstrations, task)
+    strange = {label for row in chosen for _, label in row} - set(range(len(endings)))
     if strange:
         raise ValueError(
             f"demonstrations have the labels {sorted(strange)}, and there are "
             f"verbalizers for 0 to {len(endings) - 1}: give each class its word"
         )
-    solved = [text for row in rows for text, _ in row]
-    articles = list(dict.fromkeys([*solved, *texts]))
-    cut = dict(zip(articles, _cut(articles, tokenizer, max_length), strict=True))
-    # Not str.format: an article or a template may hold braces of its own.
-    filled = {text: template.replace("{text}", cut[text]) for text in articles}
+    solved = [text for row in chosen for text, _ in row]
+    every = list(dict.fromkeys([*solved, *texts, *others]))
+    cut = dict(zip(every, _cut(every, tokenizer, max_length), strict=True))
+    # Not str.format: a text or a template may hold braces of its own.
+    filled = {text: template.replace("{text}", cut[text]) for text in every}
     heads = [
         "".join(filled[text] + endings[label] + separator for text, label in row)
-        for row in rows
+        for row in chosen
     ]
-    return [head + filled[text] for head, text in zip(heads, texts, strict=True)]
+    return [
+        [head + filled[asked] for asked in (text, *others)]
+        for head, text in zip(heads, texts, strict=True)
+    ]
+
+
+def _chosen(
+    texts: Sequence[str],
+    demonstrations: Sequence[Any] | BaseExampleSelector | None,
+    task: Task,
+) -> list[list[tuple[str, int]]]:
+    """Texts and class ids of the demonstrations of each text."""
+    if not isinstance(demonstrations, BaseExampleSelector):
+        same = [as_demonstration(given, task) for given in demonstrations or ()]
+        return [same] * len(texts)
+    # A selector asks for one text at a time: embed all in one pass ahead of it.
+    owner = getattr(demonstrations, "vectorstore", demonstrations)
+    embeddings = getattr(owner, "embeddings", None)
+    if isinstance(embeddings, HiddenStateEmbeddings):
+        embeddings.matrix(texts)
+    return [
+        [as_demonstration(given, task) for given in found]
+        for found in (demonstrations.select_examples({"text": t}) for t in texts)
+    ]
 
 
 def _cut(
@@ -123,11 +115,10 @@ class HiddenStateEmbeddings(Embeddings):
     Parameters
     ----------
     reference : sequence of str, optional
-        Texts over which each number of the vectors is brought to mean 0 and standard
-        deviation 1. Without it a few numbers that are large in every text decide
-        which texts count as similar.
-    pooling, **options
-        As for `features.embed`.
+        Texts over which each number is brought to mean 0 and standard deviation 1. Else
+        a few that are large in every text decide which texts count as similar.
+    **options
+        As for `models.embed`; here "last" is the default of pooling.
 
     Examples
     --------
@@ -169,8 +160,8 @@ class HiddenStateEmbeddings(Embeddings):
 class NearestExamples(BaseExampleSelector):
     """Choose the solved examples that are most like a text, by cosine.
 
-    It picks what LangChain's ``SemanticSimilarityExampleSelector`` over an
-    ``InMemoryVectorStore`` would, from one matrix that is made once.
+    As LangChain's ``SemanticSimilarityExampleSelector`` over an ``InMemoryVectorStore``
+    does, but from one matrix that is made once.
 
     Parameters
     ----------
@@ -179,14 +170,9 @@ class NearestExamples(BaseExampleSelector):
     k : int
         How many to choose.
     embeddings : HiddenStateEmbeddings, optional
-        By default one that is standardized over the texts.
+        By default standardized over the texts, with the template of `models.embed`.
     nearest_last : bool
         Whether the most similar one stands last, next to the text in question.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or k is out of range.
     """
 
     def __init__(
@@ -208,12 +194,10 @@ class NearestExamples(BaseExampleSelector):
         self._units = _unit(self.embeddings.matrix(self.texts))
 
     def add_example(self, example: dict[str, Any]) -> None:
-        """Add one more example to choose from."""
-        text, label = as_example(example)
-        self.texts.append(text)
-        self.labels.append(label)
-        vector = _unit(self.embeddings.matrix([text]))
-        self._units = np.concatenate([self._units, vector])
+        """Add a text with its class id to choose from."""
+        self.texts.append(example["text"])
+        self.labels.append(int(example["label"]))
+        self._units = _unit(self.embeddings.matrix(self.texts))
 
     def select_examples(self, input_variables: dict[str, str]) -> list[dict[str, Any]]:
         """Return the k examples most like ``input_variables["text"]``."""
@@ -224,33 +208,10 @@ class NearestExamples(BaseExampleSelector):
     def neighbors(
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Find the k nearest examples of many texts.
-
-        Returns
-        -------
-        rows : ndarray of int, shape [n, k]
-            Places among the examples, the nearest first.
-        cosines : ndarray of float32, shape [n, k]
-        """
+        """Places of each text's nearest examples, and their cosines: each [n, k]."""
         cosines = _unit(self.embeddings.matrix(texts)) @ self._units.T
         rows = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
         return rows, np.take_along_axis(cosines, rows, axis=1)
-
-
-def read_ahead(selector: BaseExampleSelector, texts: Sequence[str]) -> None:
-    """Embed texts in one pass, which their selector would embed one by one.
-
-    Parameters
-    ----------
-    selector : BaseExampleSelector
-        `NearestExamples`, or one of LangChain's over a vector store, that works with
-        `HiddenStateEmbeddings`; any other is left alone.
-    texts : sequence of str
-    """
-    owner = getattr(selector, "vectorstore", selector)
-    embeddings = getattr(owner, "embeddings", None)
-    if isinstance(embeddings, HiddenStateEmbeddings):
-        embeddings.matrix(texts)
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from chapterlib.classifiers.neighbors import FewShotScorer, NeighborVote
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting.examples import HiddenStateEmbeddings
+from chapterlib.tasks.task import AG_NEWS, Task
 
 Rows = tuple[list[str], list[int]]
 
@@ -107,7 +108,32 @@ def test_they_are_scikit_learn_estimators(
 
 
 def test_the_default_scorer_is_the_books() -> None:
-    assert FewShotScorer().fit(["a"], [0]).scorer_.template == LabelScorer().template
+    few = FewShotScorer().fit(["a"], [0])
+    expected = LabelScorer(demonstrations=few.scorer_.demonstrations)
+    assert few.scorer_.get_params() == expected.get_params()
+    assert few.scorer_.task == AG_NEWS
+
+
+def test_the_task_reaches_prompts_and_vectors(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAPTERLIB_MODEL", str(tiny_llama))
+    monkeypatch.setenv("CHAPTERLIB_DTYPE", "float32")
+    task = Task("Reviews", ("bad", "good"), item="review", kind="film")
+    rows = ["team wins", "shares fall"], [1, 0]
+    few = FewShotScorer(task=task).fit(*rows)
+    sentence = "This film review is about"
+    assert few.scorer_.prompts(["x"]) == [
+        f"team wins\n{sentence} good\n\nshares fall\n{sentence} bad\n\nx\n{sentence}"
+    ]
+    for vote in (
+        NeighborVote(k=1, weight=0, task=task),
+        NeighborVote(LabelScorer(task=task, template="{text}:"), k=1, weight=0),
+    ):
+        vote.fit(*rows)
+        assert vote.predict(rows[0]).tolist() == rows[1]
+        assert vote.predict_proba(["x"]).shape == (1, 2)
+        assert vote.neighbors_.embeddings.options["template"] == task.template
 
 
 @pytest.mark.parametrize(

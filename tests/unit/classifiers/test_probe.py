@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import DatasetDict
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import NotFittedError
+from transformers import AutoTokenizer
 
+from chapterlib.classifiers.neighbors import NeighborVote
 from chapterlib.classifiers.probe import ProbeClassifier
+from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.models import hidden_states, loading
+from chapterlib.tasks.task import AG_NEWS, Task
 
 TEXTS = [
     "the team wins a match",
@@ -92,7 +97,7 @@ def test_a_long_text_is_cut_but_not_its_template(
     exact: dict[str, Any], tiny_llama: Path
 ) -> None:
     long = " ".join(TEXTS * 5)
-    tokenizer = loading.load("features", tiny_llama).tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     ids = tokenizer(long, add_special_tokens=False).input_ids
     found = hidden_states.embed(
         [long], pooling="last", max_length=6, template="{text} rate", **exact
@@ -174,18 +179,19 @@ def test_an_interrupt_keeps_what_was_done(
 
 SLOWLY = """
 import sys, time
-from chapterlib import embeddings, features, store
-store.FLUSH_SECONDS = 0
-original = embeddings.pooled_states
+from chapterlib import _store
+from chapterlib.models import hidden_states
+_store.FLUSH_SECONDS = 0
+original = hidden_states.pooled_states
 def slow(*args, **options):
     for rows in original(*args, **options):
         yield rows
         print("row", flush=True)
         time.sleep(0.05)
-embeddings.pooled_states = slow
+hidden_states.pooled_states = slow
 texts = [f"team {i} wins" for i in range(400)]
-features.embed(texts, model=sys.argv[1], dtype="float32", batch_tokens=1,
-               progress=False)
+hidden_states.embed(texts, model=sys.argv[1], dtype="float32", batch_tokens=1,
+                    progress=False)
 """
 
 
@@ -287,6 +293,34 @@ def test_the_probe_is_a_scikit_learn_estimator(
     search = GridSearchCV(probe, {"layer": [0, 2]}, cv=2).fit(texts, labels)
     assert search.best_params_["layer"] in (0, 2)
     assert not hasattr(probe, "pipeline_")
+
+
+def test_the_template_is_the_tasks(exact: dict[str, Any]) -> None:
+    def fitted(**options: Any) -> np.ndarray:
+        probe = ProbeClassifier(**options, **exact).fit(TEXTS, [1, 0, 1, 0])
+        return probe.predict_proba(TEXTS)
+
+    task = Task("Reviews", ("bad", "good"), item="review")
+    own = fitted(task=task)
+    np.testing.assert_array_equal(own, fitted(template=task.template))
+    assert (own != fitted()).any()
+    np.testing.assert_array_equal(fitted(), fitted(template=AG_NEWS.template))
+
+
+def test_seventy_seven_classes(exact: dict[str, Any]) -> None:
+    folder = Path(__file__).resolve().parents[4] / "shared" / "banking77"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/banking77 beside this checkout")
+    rows = pd.read_csv(folder / "train.csv").groupby("category").head(1)
+    task = Task("Banking", tuple(sorted(rows["category"])), kind="customer")
+    texts = list(rows["text"])
+    labels = [task.label_names.index(name) for name in rows["category"]]
+    scorer = LabelScorer(task=task, max_length=32, **exact)
+    methods: list[Any] = [scorer, NeighborVote(scorer, k=2, weight=0.1)]
+    for method in (*methods, ProbeClassifier(task=task, **exact)):
+        fitted = method.fit(texts, labels)
+        assert fitted.predict_proba(texts[:3]).shape == (3, 77)
+        assert set(fitted.predict(texts[:3])) <= set(range(77))
 
 
 def test_one_row_a_class_is_enough(probe: ProbeClassifier) -> None:

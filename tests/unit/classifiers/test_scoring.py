@@ -15,13 +15,14 @@ from langchain_core.prompts import PromptTemplate
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
-from transformers import DecisionConfig, pipeline
+from transformers import AutoTokenizer, DecisionConfig, pipeline
 
 from chapterlib import _store
 from chapterlib.classifiers.scoring import CONTENT_FREE, LabelScorer
 from chapterlib.models import likelihood, loading
 from chapterlib.models.likelihood import word_scores
-from chapterlib.prompting.examples import NearestExamples
+from chapterlib.prompting.examples import HiddenStateEmbeddings, NearestExamples
+from chapterlib.tasks.task import AG_NEWS, Label, Task
 
 TEXTS = [
     "the team wins a match",
@@ -102,7 +103,7 @@ def test_a_shared_start_is_read_once(
         return loaded
 
     monkeypatch.setattr(loading, "load", spied)
-    tokenizer = load("generate", exact["model"]).tokenizer
+    tokenizer = load("generate", exact["model"], dtype="float32").tokenizer
     length = len(tokenizer(SHARED).input_ids)
     prompts = [f"{SHARED}{text} is about" for text in TEXTS]
     word_scores(prompts, [" a"], **exact)
@@ -222,12 +223,14 @@ def test_the_embedded_model_agrees_with_the_decision_pipeline(
 ) -> None:
     tokenizer, model = loading.load("generate", "embedded", dtype="float32")
     scorer = LabelScorer(model="embedded", dtype="float32", cache=False, progress=False)
+    topics = [word.strip() for word in scorer.words]
     config = DecisionConfig(
-        labels={"choice": [f" {word}" for word in scorer.verbalizers]},
-        chat_template=scorer.template.replace("{text}", "{{ state }}"),
+        labels={"choice": scorer.words},
+        chat_template=AG_NEWS.template.replace("{text}", "{{ state }}"),
     )
     decide = _decider(tokenizer, model, config)
-    topic = {"type": "choice", "criteria": dict.fromkeys(scorer.verbalizers)}
+    topic = {"type": "choice", "criteria": dict.fromkeys(topics)}
+    assert likelihood.with_one_ending(scorer.words, tokenizer, "about") == scorer.words
     texts = list(tiny_news["test"]["text"][:4])
     answers = [decide({"state": t, "questions": {"topic": topic}}) for t in texts]
     expected = [list(a["topic"]["probabilities"].values()) for a in answers]
@@ -286,8 +289,6 @@ def test_demonstrations_stand_before_the_text(scorer: LabelScorer) -> None:
 
 def test_a_selector_chooses_for_each_text(scorer: LabelScorer) -> None:
     options = {"model": scorer.model, "dtype": "float32", "progress": False}
-    from chapterlib.prompting.examples import HiddenStateEmbeddings
-
     nearest = NearestExamples(
         TEXTS, [0, 1, 2, 3], k=1, embeddings=HiddenStateEmbeddings(TEXTS, **options)
     )
@@ -319,7 +320,7 @@ def test_an_article_is_cut_but_not_its_template(scorer: LabelScorer) -> None:
     prompts = short.prompts(["the team wins a match", "virus"])
     assert prompts[0].endswith(" is about")
     assert len(prompts[0]) < len("the team wins a match is about")
-    tokenizer = loading.load("generate", scorer.model).tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(scorer.model)
     body = prompts[0].removesuffix(" is about")
     assert len(tokenizer(body).input_ids) == 2
 
@@ -347,6 +348,57 @@ def test_it_is_a_scikit_learn_estimator(
     assert cross_val_score(scorer, texts, labels, cv=2).shape == (2,)
 
 
+TASKS = [
+    Task("Reviews", ("negative", "positive"), item="review", kind="film"),
+    Task("Grades", ("3", "1", "2"), item="essay", subject="grade"),
+    Task("Städte", ("Köln", "Zürich/Genf", Label("São Paulo", words=("rio", "süd")))),
+]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=["two", "numbers", "umlauts"])
+def test_any_task_will_do(task: Task, exact: dict[str, Any]) -> None:
+    scorer = LabelScorer(task=task, calibration="content-free", **exact)
+    probabilities = scorer.predict_proba(TEXTS)
+    assert probabilities.shape == (len(TEXTS), len(task.labels))
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    np.testing.assert_array_equal(scorer.classes_, range(len(task.labels)))
+    last = len(task.labels) - 1
+    for label in (last, task.label_names[last], f" {task.said[last]}. "):
+        shown = [{"text": "rover storm", "label": label}]
+        given = clone(scorer).set_params(demonstrations=shown)
+        before = f"rover storm{task.template[6:]} {task.verbalizers[last][0]}\n\n"
+        assert given.prompts(["virus"]) == [f"{before}virus{task.template[6:]}"]
+
+
+def test_a_label_may_begin_another(exact: dict[str, Any], tiny_llama: Path) -> None:
+    task = Task("Cards", ("card arrival", "card", "bank"), item="question")
+    scorer = LabelScorer(task=task, **exact)
+    prompts = scorer.prompts(TEXTS)
+    # A plain sum would never choose the longer one.
+    plain = _by_hand(tiny_llama, prompts, tuple(scorer.words))
+    assert (plain[:, 0] < plain[:, 1]).all()
+    ended = _by_hand(tiny_llama, prompts, tuple(f"{word}\n" for word in scorer.words))
+    found = scorer.predict_log_proba(TEXTS)
+    np.testing.assert_allclose(found, log_softmax(ended, axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "ended"),
+    [
+        ((" team", " a", " of", " match"), False),
+        ((" team", " a", " team"), False),
+        (WORDS, True),
+        ((" match", " shares fall", " a", " shares fall sharply"), True),
+    ],
+)
+def test_words_are_ended_only_where_one_begins_another(
+    words: tuple[str, ...], ended: bool, tiny_llama: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    found = likelihood.with_one_ending(words, tokenizer, "is about")
+    assert found == ([f"{word}\n" for word in words] if ended else list(words))
+
+
 @pytest.mark.parametrize("calibration", ["none", "content-free", "batch"])
 def test_no_texts_give_no_rows(calibration: Any, scorer: LabelScorer) -> None:
     scorer.set_params(calibration=calibration)
@@ -366,6 +418,7 @@ def test_no_texts_give_no_rows(calibration: Any, scorer: LabelScorer) -> None:
         (["fine"], {"verbalizers": ("one",)}, "at least two classes"),
         (["fine"], {"verbalizers": ("one", ())}, "at least two classes"),
         (["fine"], {"verbalizers": ("one", "")}, "at least two classes"),
+        (["fine"], {"verbalizers": ("one", ("two", ""))}, "at least two classes"),
         (["fine"], {"demonstrations": ["words"]}, "lacks a 'text'"),
         (["fine"], {"demonstrations": [{"text": "a", "label": "Art"}]}, "'label'"),
         (["fine"], {"demonstrations": [{"text": "a", "label": 4}]}, r"labels \[4\]"),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate, cycle
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from chapterlib.models import devices
+
+BF16 = torch.bfloat16
 
 
 @pytest.fixture
@@ -67,6 +72,8 @@ def test_a_cpu_gets_bf16_only_where_it_is_faster(
 def test_the_measurement_is_made_once_a_machine(
     fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    measure = devices._measure_bf16
+    monkeypatch.setattr(devices, "_measure_bf16", lambda: measure(rounds=1))
     measured = devices.bf16_speedup()
     assert measured > 0
     (file,) = fresh_cache.iterdir()
@@ -80,16 +87,30 @@ def test_the_measurement_is_made_once_a_machine(
     assert devices.bf16_speedup() == measured
 
 
+@pytest.mark.parametrize(("slower", "rounds"), [(20, 2), (2, 5)])
+def test_emulated_bf16_is_not_measured_at_length(
+    slower: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A round: begin and end in fp32, begin and end in bf16.
+    clock = Mock(side_effect=accumulate(cycle([0, 1, 0, slower])))
+    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=clock))
+    one = {kind: torch.ones(1, 1, dtype=kind) for kind in (torch.float32, BF16)}
+    monkeypatch.setattr(torch, "ones", lambda *shape, dtype: one[dtype])
+    assert devices._measure_bf16(5) == 1 / slower
+    assert clock.call_count == 4 * rounds
+
+
 def test_a_broken_or_read_only_cache_only_costs_time(
     fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(devices, "_measure_bf16", lambda: 1.5)
     (fresh_cache / "bf16_speedup.json").write_text("{")
-    assert devices.bf16_speedup() > 0
+    assert devices.bf16_speedup() == 1.5
     blocked = fresh_cache / "file"
     blocked.write_text("")
     monkeypatch.setenv("CHAPTERLIB_CACHE", str(blocked))
     devices.bf16_speedup.cache_clear()
-    assert devices.bf16_speedup() > 0
+    assert devices.bf16_speedup() == 1.5
 
 
 def test_type_names() -> None:

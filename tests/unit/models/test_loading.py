@@ -1,4 +1,4 @@
-"""models.load: tasks, sources, pad tokens and errors."""
+"""models.load: heads, sources, pad tokens and errors."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_broken_weights_are_reported_with_their_folder(tmp_path: Path) -> None:
         loading.load("generate", folder)
 
 
-def test_an_unknown_task_and_missing_labels_are_refused(tiny_llama: Path) -> None:
+def test_an_unknown_head_and_missing_labels_are_refused(tiny_llama: Path) -> None:
     with pytest.raises(ValueError, match="choose one of generate"):
         loading.load("translate", tiny_llama)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs labels"):

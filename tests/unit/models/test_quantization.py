@@ -68,13 +68,13 @@ def test_an_unknown_type_is_refused() -> None:
         quantization.quantization_config("int3", "cpu")
 
 
-@pytest.mark.parametrize("task", ["generate", "features", "classify"])
+@pytest.mark.parametrize("head", ["generate", "features", "classify"])
 def test_linear_layers_are_quantized_and_heads_are_not(
-    tiny_llama: Path, task: loading.Head
+    tiny_llama: Path, head: loading.Head
 ) -> None:
-    labels = LABELS if task == "classify" else None
+    labels = LABELS if head == "classify" else None
     _, model = loading.load(
-        task, tiny_llama, labels=labels, dtype="float32", quantization="nf4"
+        head, tiny_llama, labels=labels, dtype="float32", quantization="nf4"
     )
     packed = {name.split(".")[-1] for name, _ in quantization.quantized_layers(model)}
     assert packed == {
@@ -85,7 +85,7 @@ def test_linear_layers_are_quantized_and_heads_are_not(
         name for name, layer in model.named_modules() if type(layer) is torch.nn.Linear
     ]
     assert (
-        whole == {"generate": ["lm_head"], "features": [], "classify": ["score"]}[task]
+        whole == {"generate": ["lm_head"], "features": [], "classify": ["score"]}[head]
     )
     kept = {p.dtype for p in model.parameters() if p.is_floating_point()}
     assert kept == {torch.float32}
@@ -216,9 +216,9 @@ def test_wrong_numbers_are_an_error(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(QuantizationError, match="don't work on cuda here") as caught:
-        quantization.check("cuda")
+        quantization.check(torch.device("cuda"))
     assert "CHAPTERLIB_DEVICE=cpu" in str(caught.value)
-    quantization.check()
+    quantization.check(torch.device("cpu"))
 
 
 def test_the_missing_kernel_is_not_announced() -> None:

@@ -10,17 +10,18 @@ import pytest
 from datasets import DatasetDict
 from langchain_core.example_selectors import SemanticSimilarityExampleSelector
 from langchain_core.vectorstores import InMemoryVectorStore
+from transformers import AutoTokenizer
 
 from chapterlib.models import hidden_states
 from chapterlib.prompting import examples as example_module
 from chapterlib.prompting.examples import (
-    Example,
     HiddenStateEmbeddings,
     NearestExamples,
-    as_example,
-    read_ahead,
+    as_demonstration,
+    completion_prompts,
 )
 from chapterlib.prompting.prompts import Demonstration
+from chapterlib.tasks.task import AG_NEWS, Task
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,16 @@ class Pair(NamedTuple):
     ],
 )
 def test_demonstrations_come_in_many_forms(given: Any) -> None:
-    assert as_example(given) == Example("a", 3)
+    assert as_demonstration(given, AG_NEWS) == ("a", 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("2", 0), ("1", 1), (1, 1), ("Zürich / Genf", 2)]
+)
+def test_labels_are_read_as_the_task_spells_them(label: Any, expected: int) -> None:
+    task = Task("Mixed", ("2", "1", "Zürich/Genf"))
+    found = as_demonstration({"text": "a", "label": label}, task)
+    assert found == ("a", expected)
 
 
 def test_vectors_are_those_of_embed(options: dict[str, Any]) -> None:
@@ -105,7 +115,7 @@ def test_neighbors_come_with_their_cosines(options: dict[str, Any]) -> None:
 def test_an_example_can_be_added(options: dict[str, Any]) -> None:
     vectors = HiddenStateEmbeddings(**options)
     nearest = NearestExamples(["team wins"], [1], 1, vectors)
-    nearest.add_example({"text": "shares fall", "label": "Business"})
+    nearest.add_example({"text": "shares fall", "label": 2})
     (found,) = nearest.select_examples({"text": "shares fall"})
     assert found == {"text": "shares fall", "label": 2}
 
@@ -120,6 +130,12 @@ def test_texts_are_embedded_in_one_pass(
         passes.append(texts)
         return original(texts, **rest)
 
+    def prompts(texts: list[str], selector: Any) -> list[list[str]]:
+        tokenizer = AutoTokenizer.from_pretrained(options["model"])
+        style: dict[str, Any] = {"template": "{text}:", "endings": " abcd"}
+        style |= {"separator": ";", "max_length": 9, "task": AG_NEWS}
+        return completion_prompts(texts, tokenizer, selector, **style)
+
     monkeypatch.setattr(example_module, "embed", spy)
     vectors = HiddenStateEmbeddings(**options)
     examples = [{"text": "team wins", "label": 1}]
@@ -127,11 +143,9 @@ def test_texts_are_embedded_in_one_pass(
         examples, vectors, InMemoryVectorStore, k=1, input_keys=["text"]
     )
     texts = ["shares fall", "border vote"]
-    read_ahead(theirs, texts)
-    for text in texts:
-        theirs.select_examples({"text": text})
+    prompts(texts, theirs)
     assert passes == [["team wins"], texts]
-    read_ahead(NearestExamples(["team wins"], [1], 1, vectors), [*texts, "storm"])
+    prompts([*texts, "storm"], NearestExamples(["team wins"], [1], 1, vectors))
     assert passes[2:] == [["storm"]]
 
 
