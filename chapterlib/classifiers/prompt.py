@@ -1,4 +1,4 @@
-"""`PromptClassifier`: a prompted chat model as an estimator that loses no article."""
+"""`PromptClassifier`: a prompted chat model as an estimator that loses no text."""
 
 from __future__ import annotations
 
@@ -13,40 +13,38 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.prompting import chat_models, prompts
-from chapterlib.prompting.budget import BudgetExceeded, Meter, Usage
-from chapterlib.prompting.cache import longest_reply
-from chapterlib.prompting.parsers import (
-    Answer,
-    label_ids,
-)
+from chapterlib.prompting.budget import BudgetExceeded, Meter, Usage, longest_reply
+from chapterlib.prompting.parsers import Answer, label_ids
 from chapterlib.prompting.prompts import Demonstration, few_shot
-from chapterlib.prompting.requests import Asker, Round
+from chapterlib.prompting.requests import ask
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import LABEL_NAMES, check_labels, check_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 
 
 class PromptClassifier(ClassifierMixin, BaseEstimator):
-    """Classify articles by asking a chat model about several of them a request.
+    """Classify texts by asking a chat model about several of them a request.
 
-    Batches go through ``prompt | llm``, several at once. Each article whose label
-    can't be read from the reply is asked about again, alone; then its verdict
-    stands. Every text gets exactly one `Answer`, and no label is made up.
+    Batches go through ``prompt | llm``, several at once. Each text whose label can't
+    be read from the reply is asked about again, alone; then its verdict stands. Every
+    text gets exactly one `Answer`, and no label is made up.
 
     Parameters
     ----------
     llm : Runnable or str, optional
         A LangChain chat model, also with arguments bound to it, or the provider that
-        `llms.chat_model` shall take; by default the one that the settings choose.
+        `chat_model` shall take; by default the one that the settings choose.
     prompt : ChatPromptTemplate, optional
-        With the one variable `articles`; by default `prompts.zero_shot()`.
+        With the one variable `articles`; by default `zero_shot` of the task.
+    task : Task
+        Knows the labels.
     batch_size : int
-        Articles a request.
+        Texts a request.
     max_concurrency : int
         Requests at once.
-    lone_tries : int
-        How often an article without a label is asked about again, alone. After a
-        reply about it alone that could not be read the prompt says so, for the same
-        words would bring the same reply.
+    retries : int
+        How often a text without a label is asked about again, alone. After a reply
+        about it alone that could not be read the prompt says so, for the same words
+        would bring the same reply.
     constrained : bool
         Whether the server shall hold the reply to the JSON schema of the answers,
         which llama.cpp, vLLM, OpenAI and Together can.
@@ -64,7 +62,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray [4]
+    classes_ : ndarray [k]
         The class ids.
     answers_ : list of Answer
         Of the last prediction, finished or stopped by the budget.
@@ -91,9 +89,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         llm: Runnable | chat_models.Provider | None = None,
         prompt: ChatPromptTemplate | None = None,
         *,
+        task: Task = AG_NEWS,
         batch_size: int = 10,
         max_concurrency: int = 8,
-        lone_tries: int = 1,
+        retries: int = 1,
         constrained: bool = False,
         max_tokens: int | None = None,
         budget_tokens: int | None = None,
@@ -104,9 +103,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.llm = llm
         self.prompt = prompt
+        self.task = task
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
-        self.lone_tries = lone_tries
+        self.retries = retries
         self.constrained = constrained
         self.max_tokens = max_tokens
         self.budget_tokens = budget_tokens
@@ -155,14 +155,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Warns
         -----
         RuntimeWarning
-            If articles have no answer because their requests failed.
+            If texts have no answer because their requests failed.
         """
         rows = _checked_texts(texts)
         for name in ("batch_size", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.lone_tries < 0:
-            raise ValueError(f"lone_tries is {self.lone_tries}: give 0 or more")
+        if self.retries < 0:
+            raise ValueError(f"retries is {self.retries}: give 0 or more")
         distinct = {text: i for i, text in enumerate(dict.fromkeys(rows))}
         llm = self.llm
         free = False
@@ -172,15 +172,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.max_tokens is not None:
             llm = llm.bind(max_tokens=self.max_tokens)
         meter = self._meter(llm, free)
-        prompt = self.prompt or prompts.zero_shot()
-        asking = Round(
-            Asker(llm, prompt, meter, constrained=self.constrained),
-            list(distinct),
-            batch_size=self.batch_size,
-            max_concurrency=self.max_concurrency,
-            lone_tries=self.lone_tries,
-            progress=self.progress,
-        )
 
         def of_rows(answers: list[Answer]) -> list[Answer]:
             found = (answers[distinct[text]] for text in rows)
@@ -190,7 +181,19 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             ]
 
         try:
-            self.answers_ = of_rows(asking.run())
+            answers = ask(
+                llm,
+                self.prompt or prompts.zero_shot(self.task),
+                list(distinct),
+                task=self.task,
+                meter=meter,
+                batch_size=self.batch_size,
+                max_concurrency=self.max_concurrency,
+                retries=self.retries,
+                constrained=self.constrained,
+                progress=self.progress,
+            )
+            self.answers_ = of_rows(answers)
         except BudgetExceeded as stop:
             stop.answers = self.answers_ = of_rows(stop.answers)
             raise
@@ -208,7 +211,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     @property
     def classes_(self) -> npt.NDArray[np.int64]:
         """The class ids."""
-        return np.arange(len(LABEL_NAMES))
+        return np.arange(len(self.task.labels))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -274,8 +277,7 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from chapterlib.classifiers import FewShotPrompt
-    >>> shown = FewShotPrompt().fit(texts, labels)
+    >>> shown = FewShotPrompt().fit(texts, labels)  # doctest: +SKIP
     >>> shown.predict(["Shares fell on Friday"])  # doctest: +SKIP
     array([2])
     """
@@ -293,7 +295,7 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
         ----------
         texts : sequence of str, length n
         labels : sequence of int, length n
-            Class ids of AG News.
+            Class ids of the classifier's task.
 
         Returns
         -------
@@ -310,7 +312,7 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
         order = np.random.default_rng(self.seed).permutation(len(texts)).tolist()
         shown = [Demonstration(texts[i], int(labels[i])) for i in order]
         base = self.classifier or PromptClassifier()
-        self.classifier_ = clone(base).set_params(prompt=few_shot(shown))
+        self.classifier_ = clone(base).set_params(prompt=few_shot(shown, task=base.task))
         return self
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:

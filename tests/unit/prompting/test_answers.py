@@ -13,7 +13,10 @@ from hypothesis import example, given, settings, strategies as st
 from pydantic import ValidationError
 
 from chapterlib.prompting.parsers import Answer, read_answers
-from chapterlib.tasks.task import LABEL_TO_ID, LABELS, label_to_id
+from chapterlib.tasks.task import AG_NEWS, Label, Task
+
+LABELS, label_to_id = AG_NEWS.said, AG_NEWS.parse
+LABEL_TO_ID = {**AG_NEWS._loose, **AG_NEWS._exact}
 
 ONE = '{"results": [{"article": 1, "label": "World"}]}'
 
@@ -73,8 +76,8 @@ def ids(text: str, n: int = 2) -> list[int | str]:
         ('{"1": {"a": {"label": "World"}}, "2": {"1": "Sports"}}',
          ["ambiguous", "missing"]),
         # damage
-        ('{"1": "World", "2": "Spo', [0, "missing"]),
-        ('{"1": "World", "2": "Sports', [0, "missing"]),
+        ('{"1": "World", "2": "Spo', ["missing"] * 2),
+        ('{"1": "World", "2": "Sports', ["missing"] * 2),
         ("{1: World, 2: 'Sports'}", [0, 1]),
         ('{"article": 1 "label": "World" "Sports"}', ["missing"] * 2),
         ('{"article": 1, "label": World Cup}', ["invalid", "missing"]),
@@ -134,7 +137,7 @@ def test_there_is_at_least_one_article(n: int) -> None:
     [
         {"label": 1, "verdict": "missing"},
         {"label": None, "verdict": "parsed"},
-        {"label": 4, "verdict": "parsed"},
+        {"label": -1, "verdict": "parsed"},
         {"article": 0},
         {"verdict": "lost"},
     ],
@@ -150,20 +153,21 @@ def test_answers_do_not_change() -> None:
 
 
 @pytest.mark.parametrize("fault", [None, *REPLY_FAULTS])
-@pytest.mark.parametrize("seed", range(40))
-def test_spoiled_replies(fault: str | None, seed: int) -> None:
-    rng = random.Random(seed)
-    right = [rng.choice(NAMES) for _ in range(rng.randint(1, 10))]
-    reply = spoil(Reply.of(right), fault, rng)
-    for answer in read_answers(reply.content, len(right)):
-        whole = {x for i, x in reply.entries if i == answer.article}
-        legible = {x for i, x in reply.visible or reply.entries if i == answer.article}
-        if answer.label is not None:
-            assert answer.label in {label_to_id(name) for name in legible}
-        if whole == {right[answer.article - 1]}:
-            assert answer.label == label_to_id(right[answer.article - 1])
-        if len(whole) > 1:
-            assert answer.verdict == "ambiguous"
+def test_spoiled_replies(fault: str | None) -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        right = [rng.choice(NAMES) for _ in range(rng.randint(1, 10))]
+        reply = spoil(Reply.of(right), fault, rng)
+        visible = reply.visible or reply.entries
+        for answer in read_answers(reply.content, len(right)):
+            whole = {x for i, x in reply.entries if i == answer.article}
+            legible = {x for i, x in visible if i == answer.article}
+            if answer.label is not None:
+                assert answer.label in {label_to_id(name) for name in legible}
+            if whole == {right[answer.article - 1]}:
+                assert answer.label == label_to_id(right[answer.article - 1])
+            if len(whole) > 1:
+                assert answer.verdict == "ambiguous"
 
 
 def given_in(text: str) -> set[int]:

@@ -23,7 +23,9 @@ from chapterlib.prompting.prompts import (
     number_articles,
     zero_shot,
 )
-from chapterlib.tasks.task import LABELS
+from chapterlib.tasks.task import AG_NEWS, Task
+
+LABELS = AG_NEWS.said
 
 GOLDEN = Path(__file__).parent / "golden"
 TRICKY = [
