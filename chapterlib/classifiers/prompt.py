@@ -312,7 +312,9 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
         order = np.random.default_rng(self.seed).permutation(len(texts)).tolist()
         shown = [Demonstration(texts[i], int(labels[i])) for i in order]
         base = self.classifier or PromptClassifier()
-        self.classifier_ = clone(base).set_params(prompt=few_shot(shown, task=base.task))
+        self.classifier_ = clone(base).set_params(
+            prompt=few_shot(shown, task=base.task)
+        )
         return self
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:

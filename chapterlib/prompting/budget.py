@@ -125,6 +125,7 @@ class Meter:
         self.max_tokens = max_tokens or 0
         self.usage = Usage(usd=None if prices is None else 0.0)
         self._held = (0, 0)  # tokens that may be billed beside those of the usage
+        self._closed = False
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -145,12 +146,16 @@ class Meter:
                     self.usage = replace(self.usage, cached=self.usage.cached + 1)
 
     def reserve(self) -> None:
-        """Set aside what this thread's request may take; raise if it does not fit."""
+        """Set aside what this thread's request may take; raise if it does not fit.
+
+        After one that did not, nothing more is sent.
+        """
         call = getattr(self._local, "call", None)
         if call is None or call.sent:  # sent again by the client: the same request
             return
         with self._lock:
-            if not self._fits(call.bound):
+            self._closed = self._closed or not self._fits(call.bound)
+            if self._closed:
                 raise BudgetExceeded(self._explain(call.bound), self.usage)
             call.sent = True
             self._hold(call.bound)

@@ -222,9 +222,7 @@ def carp(task: Task = AG_NEWS) -> ChatPromptTemplate:
 def _system(task: Task, *parts: str, negatives: str = "") -> str:
     """Write the system message as a template: a brace in it is doubled."""
     key = json.dumps(task.item, ensure_ascii=False)
-    entries = "".join(
-        f'{{{key}: {i}, "label": "<{task.subject}>"}}, ' for i in (1, 2)
-    )
+    entries = "".join(f'{{{key}: {i}, "label": "<{task.subject}>"}}, ' for i in (1, 2))
     filled = {
         "item": task.item,
         "items": plural(task.item),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast
@@ -65,6 +65,8 @@ def ask(
     extra = dict(getattr(list(layers(llm))[-1], "extra_body", None) or {})
     unread = Counter[int]()  # replies about a lone text that gave no label
     stopped = threading.Event()
+    # Whether each of the last requests was lost: each further one may take minutes.
+    lost = deque[bool](maxlen=max(GIVE_UP_AFTER, 2 * max_concurrency))
 
     def send(rows: list[int]) -> Call:
         numbered = number_articles([texts[row] for row in rows], task)
@@ -83,13 +85,17 @@ def ask(
                     call.reply = chosen.invoke(messages)
             except Exception as error:
                 call.error = error
+        # A request refused for what it is (too long, say) came back.
+        refused = (status_of(call.error) or 0) in {*range(400, 429)} - {408}
+        refused |= isinstance(call.error, BudgetExceeded)
+        lost.append(call.error is not None and not refused)
+        if lost.count(True) == lost.maxlen:
+            stopped.set()
         return call
 
     answers: list[Answer | None] = [None] * len(texts)
     failed: dict[int, str] = {}
     stop: Exception | None = None
-    why, in_a_row = "not asked", 0
-    limit = max(GIVE_UP_AFTER, 2 * max_concurrency)
     rows = range(len(texts))
     pending = [list(rows[i : i + batch_size]) for i in rows[::batch_size]]
     with tqdm(total=len(texts), desc="Texts", disable=not progress or None) as bar:
@@ -98,20 +104,15 @@ def ask(
             for asked, call in _as_completed(send, pending, max_concurrency):
                 bar.update(0 if lone else len(asked))
                 error = call.error
-                if error is not None and (_is_fatal(error) or not call.sent):
-                    stop = stop or error
+                if isinstance(error, BudgetExceeded):
+                    stop = stop or error  # and go on with what is in the cache
+                elif error is not None and (_is_fatal(error) or not call.sent):
+                    stop = error
                     stopped.set()
                 elif error is not None:
                     failed.update(dict.fromkeys(asked, _reason(error)))
                     again += asked
-                    # A request refused for what it is (too long, say) came back.
-                    refused = (status_of(error) or 0) in {*range(400, 429)} - {408}
-                    in_a_row = 0 if refused else in_a_row + 1
-                    if in_a_row >= limit and not stopped.is_set():
-                        why += f", for the requests before failed ({_reason(error)})"
-                        stopped.set()
                 elif call.reply is not None:
-                    in_a_row = 0
                     unread.update(asked if len(asked) == 1 else [])
                     read = read_answers(_text_of(call.reply), len(asked), task)
                     for row, answer in zip(asked, read, strict=True):
@@ -121,12 +122,16 @@ def ask(
             pending = [[row] for row in sorted(again)]
             if stopped.is_set() or not pending:
                 break
+    why = "not asked"
+    if stopped.is_set() and stop is None and failed:
+        reason = next(reversed(failed.values()))
+        why = f"not asked, for the requests before failed ({reason})"
     told = [
         answer or Answer(article=row + 1, said=failed.get(row, why))
         for row, answer in enumerate(answers)
     ]
     if isinstance(stop, BudgetExceeded):
-        stop.answers = told
+        stop.answers, stop.usage = told, meter.usage
     if isinstance(stop, HOPELESS):  # not chained: it may quote a key
         raise LLMError(_reason(stop), fatal=True)
     if stop is not None:
@@ -158,9 +163,7 @@ def _as_completed(
 
 
 def _is_fatal(error: Exception) -> bool:
-    return isinstance(error, (BudgetExceeded, *HOPELESS)) or bool(
-        getattr(error, "fatal", False)
-    )
+    return isinstance(error, HOPELESS) or bool(getattr(error, "fatal", False))
 
 
 def _response_format(n: int, task: Task) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import cross_val_score
 
 from chapterlib.classifiers.prompt import PromptClassifier
-from chapterlib.prompting import chat_models, errors
+from chapterlib.prompting import chat_models, errors, requests
 from chapterlib.prompting.budget import BudgetExceeded, longest_reply
 from chapterlib.prompting.cache import ReplyCache, ReplyCacheError
 from chapterlib.prompting.parsers import (
@@ -38,9 +38,8 @@ from chapterlib.prompting.parsers import (
     answers_to_dataset,
     results_schema,
 )
-from chapterlib.prompting import requests
 from chapterlib.prompting.requests import GIVE_UP_AFTER
-from chapterlib.tasks.task import AG_NEWS, Label, Task
+from chapterlib.tasks.task import AG_NEWS
 
 LABEL_NAMES = AG_NEWS.label_names
 REMINDER = requests.REMINDER.format(item="article", subjects="topics")
@@ -504,7 +503,9 @@ def test_a_cache_that_fails_loses_no_reply() -> None:
 
 def test_the_cache_of_all_models_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = InMemoryCache()
-    monkeypatch.setattr("langchain_core.language_models.chat_models.get_llm_cache", lambda: shared)
+    monkeypatch.setattr(
+        "langchain_core.language_models.chat_models.get_llm_cache", lambda: shared
+    )
     with FaultServer(label_of) as server:
         llm = chat(server).model_copy(update={"cache": None})
         for _ in range(2):

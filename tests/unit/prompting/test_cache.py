@@ -18,7 +18,6 @@ from langchain_core.outputs import ChatGeneration, Generation
 
 from chapterlib.prompting.cache import ReplyCache, ReplyCacheError
 
-
 KEYS = ("f53b3155b302982e196b7645b7b614b1", "2e286b3bf8250f3f5f98fbe12f9d2b94")
 
 

@@ -22,6 +22,7 @@ from chapterlib.prompting.errors import (
     mask,
 )
 
+
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
@@ -165,7 +166,8 @@ def test_models_are_read_from_togethers_list_too(monkeypatch):
             real(handler, status, listed)
 
         monkeypatch.setattr(server._http.RequestHandlerClass, "_send", plain)
-        assert chat_models._served_models(client(server, "together").root_client) == ["talks", "talks too"]
+        served = chat_models._served_models(client(server, "together").root_client)
+        assert served == ["talks", "talks too"]
 
 
 def test_a_server_that_is_not_there_is_named():
@@ -260,9 +262,7 @@ def test_a_planted_key_shows_nowhere(
             with FaultServer(
                 key=right, faults={"500": 0.5}, reply=lambda messages: "World"
             ) as server:
-                llm = chat_model(
-                    provider, "m", base_url=server.base_url, retries=20
-                )
+                llm = chat_model(provider, "m", base_url=server.base_url, retries=20)
                 shown += [repr(llm), str(llm), llm.model_dump_json(exclude={"cache"})]
                 try:
                     shown.append(repr(ask_by(llm, verb)))
@@ -293,5 +293,3 @@ def test_masks_know_the_settings_and_what_keys_look_like(monkeypatch):
     assert mask(said, "mine", None, "") == "***,***b Bearer *** *** *** ***"
     monkeypatch.setenv("CHAPTERLIB_SEED", "minus one")
     assert mask("as it is") == "as it is"
-
-
