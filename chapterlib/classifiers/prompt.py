@@ -78,9 +78,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from chapterlib import PromptClassifier
-    >>> classifier = PromptClassifier(max_concurrency=4)
-    >>> classifier.predict(["Shares fell on Friday"])  # doctest: +SKIP
+    >>> PromptClassifier().predict(["Shares fell on Friday"])  # doctest: +SKIP
     array([2])
     """
 
@@ -120,22 +118,11 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         texts: Sequence[str] | None = None,
         labels: Sequence[int] | None = None,
     ) -> PromptClassifier:
-        """Do nothing: the model was trained by others, the prompt is written by you.
-
-        Returns
-        -------
-        PromptClassifier
-            Itself.
-        """
+        """Do nothing: the model was trained by others, the prompt is written by you."""
         return self
 
     def predict_answers(self, texts: Iterable[str]) -> list[Answer]:
-        """Ask about each text.
-
-        Parameters
-        ----------
-        texts : iterable of str, length n
-            Also a column of a `Dataset`.
+        """Ask about each text, which may come as a column of a `Dataset`.
 
         Returns
         -------
@@ -202,10 +189,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return self.answers_
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Class id of each text, -1 where there is no answer: shape [n].
-
-        Raises and warns as `predict_answers`.
-        """
+        """Class id of each text, -1 without an answer: [n]; as `predict_answers`."""
         return label_ids(self.predict_answers(texts))
 
     @property
@@ -217,8 +201,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return True
 
     def __sklearn_clone__(self) -> PromptClassifier:
-        # scikit-learn would copy the model deeply: its connections can't be copied,
-        # and a copy of them would be of no use.
+        # scikit-learn would copy the model deeply: its connections can't be copied.
         return type(self)(**self.get_params(deep=False))
 
     def _meter(self, llm: Runnable, free: bool) -> Meter:
@@ -274,12 +257,6 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     References
     ----------
     Brown et al., "Language models are few-shot learners", 2020, arXiv:2005.14165.
-
-    Examples
-    --------
-    >>> shown = FewShotPrompt().fit(texts, labels)  # doctest: +SKIP
-    >>> shown.predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
     """
 
     def __init__(
@@ -291,21 +268,8 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotPrompt:
         """Write the prompt; nothing is learned, and nothing is asked yet.
 
-        Parameters
-        ----------
-        texts : sequence of str, length n
-        labels : sequence of int, length n
-            Class ids of the classifier's task.
-
-        Returns
-        -------
-        FewShotPrompt
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If a text is empty, or a label is none.
+        `texts` and `labels` (class ids of the classifier's task) have length n. Raises
+        ValueError if a text is empty, or a label is none.
         """
         check_texts(texts)
         self.classes_, _ = check_labels(texts, labels)
@@ -318,10 +282,7 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Class id of each text, -1 where there is no answer: shape [n].
-
-        Raises and warns as `PromptClassifier.predict_answers`.
-        """
+        """Class id of each text, -1 where there is no answer: shape [n]."""
         check_is_fitted(self)
         return self.classifier_.predict(texts)
 

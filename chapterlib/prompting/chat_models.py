@@ -102,12 +102,6 @@ def chat_model(
     LLMError
         If a key is missing, a package is, or the local server does not start; and,
         when the model is asked, for whatever does not give a reply.
-
-    Examples
-    --------
-    >>> llm = chat_model("openai", "a-model", base_url="http://127.0.0.1:9/v1")
-    >>> llm.model_name
-    'a-model'
     """
     settings = get_settings()
     chosen = provider or choose_provider(settings)
@@ -310,10 +304,7 @@ def _clients() -> dict[Provider, Any]:
 
 @dataclass
 class Exchange:
-    """One prompt (role and text of each message) and its reply, None if there was none.
-
-    The tokens are as the service counted them.
-    """
+    """One prompt (role and text of each message) and its reply, if there was one."""
 
     prompt: list[tuple[str, str]]
     reply: str | None = None
@@ -326,10 +317,7 @@ class Exchange:
 
 @dataclass
 class Debugged:
-    """The exchanges of one call of a chain, and what it returned or raised.
-
-    Printed or shown by a cell it holds no API key; the error's own message may.
-    """
+    """The exchanges of one call of a chain, and what it returned or raised."""
 
     exchanges: list[Exchange] = field(default_factory=list)
     output: Any = None
@@ -358,18 +346,9 @@ class Debugged:
 def debug_llm(chain: Runnable, inputs: Any) -> Debugged:
     """Call a chain once and show what went over the wire and what came of it.
 
-    Parameters
-    ----------
-    chain : Runnable
-        Such as ``prompt | llm | parser``; a chat model alone, too.
-    inputs : Any
-        What `chain.invoke` takes.
-
-    Returns
-    -------
-    Debugged
-        Also if the chain fails: then with the error and all that came before it. What
-        it prints holds no API key.
+    `chain` is such as ``prompt | llm | parser``, or a chat model alone, and `inputs`
+    what its `invoke` takes. If it fails, the error is there and all that came before
+    it. What is printed holds no API key.
     """
     listener = _Listener()
     found = Debugged()

@@ -61,20 +61,11 @@ SAID = 60  # characters of what was said that an answer keeps
 
 
 class Answer(BaseModel):
-    """What became of one text.
+    """What became of one text: its number from 1, its class id if there is one.
 
-    Attributes
-    ----------
-    article : int
-        Its number, from 1.
-    label : int or None
-        Class id; None unless the verdict is "parsed".
-    verdict : str
-        "parsed": the reply gives one label; "missing": none; "ambiguous": several
-        that differ; "refused": the model declined; "invalid": it gives something that
-        is no label.
-    said : str or None
-        What the reply gives as label, shortened.
+    The verdict is "parsed": the reply gives one label; "missing": none; "ambiguous":
+    several that differ; "refused": the model declined; "invalid": it gives something
+    that is no label. `said` is what the reply gives as label, shortened.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,10 +78,8 @@ class Answer(BaseModel):
     @model_validator(mode="after")
     def _label_if_parsed(self) -> Answer:
         if (self.label is None) == (self.verdict == "parsed"):
-            raise ValueError(
-                f"label={self.label} with verdict={self.verdict!r}: an answer has a "
-                "label if it was parsed, and only then."
-            )
+            said = f"label={self.label} with verdict={self.verdict!r}"
+            raise ValueError(f"{said}: an answer has a label only if it was parsed")
         return self
 
 
@@ -109,18 +98,11 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
     n : int
         Number of texts asked about. If it is 1, a reply that is nothing but a label,
         and an entry without a number, count too.
-    task : Task
-        Knows the labels.
 
     Returns
     -------
     list of Answer, length n
         In the order of the texts.
-
-    Raises
-    ------
-    ValueError
-        If `n` is below 1.
 
     Examples
     --------
@@ -131,8 +113,7 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
     2 parsed 0
     3 missing None
     """
-    if n < 1:
-        raise ValueError(f"n={n}: a reply answers at least one article.")
+    _check(n)
     reply = without_thoughts(text)
     found: dict[int, list[Any]] = {}
     for group in _groups(reply):
@@ -147,10 +128,8 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
     if not found and n == 1 and task.parse(spoken) is not None:
         found = {1: [spoken]}
     if not found and REFUSAL.search(spoken[:2_000]):
-        said = shortened(spoken)
-        return [
-            Answer(article=i, verdict="refused", said=said) for i in range(1, n + 1)
-        ]
+        refused = Answer(article=1, verdict="refused", said=shortened(spoken))
+        return [refused.model_copy(update={"article": i}) for i in range(1, n + 1)]
     return [_answer(i, found.get(i, []), task) for i in range(1, n + 1)]
 
 
@@ -174,10 +153,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
 
 
 def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
-    """Yield the JSON values of each place, with the source of those that were mended.
-
-    What stands in a damaged list or object belongs to one place.
-    """
+    """Yield the JSON values of each place, or damaged list, and what was mended."""
     group: list[tuple[Any, str | None]] = []
     at = end = damaged = failed = repaired = 0
     while bracket := BRACKET.search(text, at):
@@ -185,31 +161,27 @@ def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
         if text[start] in "]}":
             damaged, at = max(damaged - 1, 0), start + 1
             continue
-        value, source = None, None
-        whole = INNERMOST.match(text, start)
+        if group and not damaged and not JOINT.fullmatch(text, end, start):
+            yield group
+            group = []
+        value, source, whole = None, None, INNERMOST.match(text, start)
         try:
             if failed > MAX_FAILED and whole is None:
                 raise ValueError("too much was read in vain")
             value, at = DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             # Not every error says how far the decoder came.
-            known = isinstance(error, json.JSONDecodeError) and not (
-                error.msg.startswith("Unterminated")
-            )
-            failed += 500 + (error.pos if known else len(text)) - start  # type: ignore[union-attr]
+            came = 0 if "Unterminated" in str(error) else getattr(error, "pos", 0)
+            failed += 500 + (came or len(text)) - start
             if whole is None:  # look inside
                 damaged, at = damaged + 1, start + 1
                 continue
             source, at = whole[0], whole.end()
-            if repaired + 50 + len(source) <= MAX_REPAIR:
-                repaired += 50 + len(source)
-                value = _repaired(source)
-        if group and not damaged and not JOINT.fullmatch(text, end, start):
-            yield group
-            group = []
+            repaired += 50 + len(source)
+            value = _repaired(source) if repaired <= MAX_REPAIR else None
+        end = at
         if value is not None:
             group.append((value, source))
-            end = at
     yield group
 
 
@@ -291,7 +263,8 @@ def _answer(article: int, labels: list[Any], task: Task) -> Answer:
     if not given:
         return Answer(article=article)
     said = " | ".join(dict.fromkeys(map(shortened, given)))[:SAID]
-    ids = {_class_id(label, task) for label in given}
+    # A number counts as its digits: there are tasks with such labels.
+    ids = {task.parse(str(x)) if type(x) in (str, int, float) else None for x in given}
     if ids == {None}:
         refused = all(isinstance(x, str) and REFUSAL.search(x[:2_000]) for x in given)
         verdict: Verdict = "refused" if refused else "invalid"
@@ -299,13 +272,6 @@ def _answer(article: int, labels: list[Any], task: Task) -> Answer:
     if len(ids) > 1:
         return Answer(article=article, verdict="ambiguous", said=said)
     return Answer(article=article, label=ids.pop(), verdict="parsed", said=said)
-
-
-def _class_id(label: Any, task: Task) -> int | None:
-    """Look a label up; a number counts as its digits, for tasks with such labels."""
-    if isinstance(label, bool) or not isinstance(label, (str, int, float)):
-        return None
-    return task.parse(str(label))
 
 
 def shortened(label: Any) -> str:
@@ -325,24 +291,13 @@ def label_ids(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
 
 
 def accounting(answers: Sequence[Answer]) -> pd.DataFrame:
-    """Count the answers by verdict; the counts add up to the number of texts.
+    """Count the answers by verdict: a row for each, with `articles` and `share`.
 
-    Returns
-    -------
-    DataFrame
-        A row for each verdict there can be, with the columns `articles` and `share`.
-
-    Examples
-    --------
-    >>> answer = Answer(article=1, label=None, verdict="refused", said="I cannot")
-    >>> int(accounting([answer]).loc["refused", "articles"])
-    1
+    The counts add up to the number of texts.
     """
     counts = Counter(answer.verdict for answer in answers)
-    table = pd.DataFrame(
-        {"articles": [counts[verdict] for verdict in VERDICTS]},
-        index=pd.Index(VERDICTS, name="verdict"),
-    )
+    index = pd.Index(VERDICTS, name="verdict")
+    table = pd.DataFrame({"articles": [counts[v] for v in VERDICTS]}, index=index)
     table["share"] = table["articles"] / max(len(answers), 1)
     return table
 
@@ -350,20 +305,11 @@ def accounting(answers: Sequence[Answer]) -> pd.DataFrame:
 def answers_to_dataset(
     dataset: Dataset, answers: Sequence[Answer], task: Task = AG_NEWS
 ) -> Dataset:
-    """Put the answers beside the rows that they are about.
+    """Put the answers beside the rows that they are about, one a row, in order.
 
-    Returns
-    -------
-    datasets.Dataset
-        The rows with the columns `predicted` (a `ClassLabel`, -1 for no answer),
-        `verdict` and `said`, which replace columns of these names. Its fingerprint
-        follows from the rows' and the answers, so that what `datasets` caches of one
-        set of answers is never taken for another's.
-
-    Raises
-    ------
-    ValueError
-        If the answers are not those of the rows, by number.
+    The columns `predicted` (a `ClassLabel`, -1 for no answer), `verdict` and `said`
+    replace those of these names. The fingerprint follows from the rows' and the
+    answers: what `datasets` caches of one set of answers is not taken for another's.
     """
     numbers = [answer.article for answer in answers]
     if numbers != list(range(1, len(dataset) + 1)):
@@ -402,25 +348,21 @@ class Results(BaseModel):
 def results_schema(n: int, task: Task = AG_NEWS) -> dict[str, Any]:
     """Return the JSON schema of a reply to `n` texts, for constrained decoding.
 
-    Returns
-    -------
-    dict
-        A reply that fits names the texts 1 to `n` in order, each with one of
-        `task.said`: a server that enforces it can't leave one out.
-
-    Raises
-    ------
-    ValueError
-        If `n` is below 1.
+    A reply that fits names the texts 1 to `n` in order, each with one of `task.said`:
+    a server that enforces it can't leave one out.
     """
-    if n < 1:
-        raise ValueError(f"n={n}: a reply answers at least one article.")
+    _check(n)
     label = {"enum": list(task.said)}
     entries = [
         _closed({task.item: {"const": i}, "label": label}) for i in range(1, n + 1)
     ]
     array = {"type": "array", "prefixItems": entries, "minItems": n, "maxItems": n}
     return _closed({"results": array})
+
+
+def _check(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n={n}: a reply answers at least one article.")
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -433,21 +375,12 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 class EnumOutputParser(BaseOutputParser[Enum]):
-    """Parse a reply that is one value of an `Enum`, for one text.
-
-    Attributes
-    ----------
-    enum : type of Enum
-        Its values are the labels, strings.
-    """
+    """Parse a reply that is one value of an `Enum` of str, for one text."""
 
     enum: type[Enum]
 
     def parse(self, text: str) -> Enum:
-        """Return the member that the text names, else raise OutputParserException.
-
-        Case and punctuation around it do not matter.
-        """
+        """Return the member that the text names, in any case and punctuation."""
         values = {normalized(str(member.value)): member for member in self.enum}
         member = values.get(normalized(text[:100]))
         if member is None:

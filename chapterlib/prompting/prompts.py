@@ -139,21 +139,10 @@ def few_shot(
         Demonstrations in one pair of messages (texts, reply), so that they look like
         the requests to come.
 
-    Returns
-    -------
-    ChatPromptTemplate
-        With the variable `articles`.
-
     Raises
     ------
     ValueError
         If a label is none of the task's, a mistake is none, or `per_turn` is below 1.
-
-    Examples
-    --------
-    >>> prompt = few_shot([Demonstration("Rain stops the cricket", 1)])
-    >>> prompt.format_messages(articles="Article 1: ...")[1].content
-    'Article 1: "Rain stops the cricket"'
     """
     if per_turn < 1:
         raise ValueError(f"per_turn={per_turn}: at least one demonstration a turn.")
@@ -186,11 +175,6 @@ def few_shot(
 def chain_of_thought(task: Task = AG_NEWS) -> ChatPromptTemplate:
     """Ask for a sentence of reasoning on each text, then the labels.
 
-    Returns
-    -------
-    ChatPromptTemplate
-        With the variable `articles`.
-
     References
     ----------
     Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022,
@@ -203,11 +187,6 @@ def chain_of_thought(task: Task = AG_NEWS) -> ChatPromptTemplate:
 
 def carp(task: Task = AG_NEWS) -> ChatPromptTemplate:
     """Ask for clues, then for reasoning upon them, then for the labels.
-
-    Returns
-    -------
-    ChatPromptTemplate
-        With the variable `articles`.
 
     References
     ----------

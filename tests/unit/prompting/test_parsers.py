@@ -268,6 +268,11 @@ def test_what_stands_in_one_damaged_list_is_one_place() -> None:
     assert ids(f"[{ENTRY},] No, rather: {ENTRY.replace('World', 'Sports')}", 1) == [1]
 
 
+def test_a_damaged_list_corrects_what_stands_before_it() -> None:
+    later = f"[{ENTRY.replace('World', 'Sports')},]"
+    assert ids(f"{ENTRY} On second thought: {later}", 1) == [1]
+
+
 def test_a_repair_never_chooses_between_two_values_of_a_key() -> None:
     assert ids("{label: World, label: Sports}", 1) == ["missing"]
 
