@@ -92,7 +92,7 @@ def ours(
         llm,
         batch_size=BATCH,
         max_concurrency=options.concurrency,
-        lone_tries=options.tries,
+        retries=options.tries,
         progress=False,
     )
     return [answer.label for answer in classifier.predict_answers(texts)]

@@ -1,4 +1,4 @@
-"""`PromptClassifier`: a prompted chat model as an estimator that loses no article."""
+"""`PromptClassifier`: a prompted chat model as an estimator that loses no text."""
 
 from __future__ import annotations
 
@@ -13,40 +13,38 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.prompting import chat_models, prompts
-from chapterlib.prompting.budget import BudgetExceeded, Meter, Usage
-from chapterlib.prompting.cache import longest_reply
-from chapterlib.prompting.parsers import (
-    Answer,
-    label_ids,
-)
+from chapterlib.prompting.budget import BudgetExceeded, Meter, Usage, longest_reply
+from chapterlib.prompting.parsers import Answer, label_ids
 from chapterlib.prompting.prompts import Demonstration, few_shot
-from chapterlib.prompting.requests import Asker, Round
+from chapterlib.prompting.requests import ask
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import LABEL_NAMES, check_labels, check_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 
 
 class PromptClassifier(ClassifierMixin, BaseEstimator):
-    """Classify articles by asking a chat model about several of them a request.
+    """Classify texts by asking a chat model about several of them a request.
 
-    Batches go through ``prompt | llm``, several at once. Each article whose label
-    can't be read from the reply is asked about again, alone; then its verdict
-    stands. Every text gets exactly one `Answer`, and no label is made up.
+    Batches go through ``prompt | llm``, several at once. Each text whose label can't
+    be read from the reply is asked about again, alone; then its verdict stands. Every
+    text gets exactly one `Answer`, and no label is made up.
 
     Parameters
     ----------
     llm : Runnable or str, optional
         A LangChain chat model, also with arguments bound to it, or the provider that
-        `llms.chat_model` shall take; by default the one that the settings choose.
+        `chat_model` shall take; by default the one that the settings choose.
     prompt : ChatPromptTemplate, optional
-        With the one variable `articles`; by default `prompts.zero_shot()`.
+        With the one variable `articles`; by default `zero_shot` of the task.
+    task : Task
+        Knows the labels.
     batch_size : int
-        Articles a request.
+        Texts a request.
     max_concurrency : int
         Requests at once.
-    lone_tries : int
-        How often an article without a label is asked about again, alone. After a
-        reply about it alone that could not be read the prompt says so, for the same
-        words would bring the same reply.
+    retries : int
+        How often a text without a label is asked about again, alone. After a reply
+        about it alone that could not be read the prompt says so, for the same words
+        would bring the same reply.
     constrained : bool
         Whether the server shall hold the reply to the JSON schema of the answers,
         which llama.cpp, vLLM, OpenAI and Together can.
@@ -64,7 +62,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray [4]
+    classes_ : ndarray [k]
         The class ids.
     answers_ : list of Answer
         Of the last prediction, finished or stopped by the budget.
@@ -80,9 +78,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from chapterlib import PromptClassifier
-    >>> classifier = PromptClassifier(max_concurrency=4)
-    >>> classifier.predict(["Shares fell on Friday"])  # doctest: +SKIP
+    >>> PromptClassifier().predict(["Shares fell on Friday"])  # doctest: +SKIP
     array([2])
     """
 
@@ -91,9 +87,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         llm: Runnable | chat_models.Provider | None = None,
         prompt: ChatPromptTemplate | None = None,
         *,
+        task: Task = AG_NEWS,
         batch_size: int = 10,
         max_concurrency: int = 8,
-        lone_tries: int = 1,
+        retries: int = 1,
         constrained: bool = False,
         max_tokens: int | None = None,
         budget_tokens: int | None = None,
@@ -104,9 +101,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.llm = llm
         self.prompt = prompt
+        self.task = task
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
-        self.lone_tries = lone_tries
+        self.retries = retries
         self.constrained = constrained
         self.max_tokens = max_tokens
         self.budget_tokens = budget_tokens
@@ -120,22 +118,11 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         texts: Sequence[str] | None = None,
         labels: Sequence[int] | None = None,
     ) -> PromptClassifier:
-        """Do nothing: the model was trained by others, the prompt is written by you.
-
-        Returns
-        -------
-        PromptClassifier
-            Itself.
-        """
+        """Do nothing: the model was trained by others, the prompt is written by you."""
         return self
 
     def predict_answers(self, texts: Iterable[str]) -> list[Answer]:
-        """Ask about each text.
-
-        Parameters
-        ----------
-        texts : iterable of str, length n
-            Also a column of a `Dataset`.
+        """Ask about each text, which may come as a column of a `Dataset`.
 
         Returns
         -------
@@ -155,14 +142,14 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Warns
         -----
         RuntimeWarning
-            If articles have no answer because their requests failed.
+            If texts have no answer because their requests failed.
         """
         rows = _checked_texts(texts)
         for name in ("batch_size", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.lone_tries < 0:
-            raise ValueError(f"lone_tries is {self.lone_tries}: give 0 or more")
+        if self.retries < 0:
+            raise ValueError(f"retries is {self.retries}: give 0 or more")
         distinct = {text: i for i, text in enumerate(dict.fromkeys(rows))}
         llm = self.llm
         free = False
@@ -172,15 +159,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         if self.max_tokens is not None:
             llm = llm.bind(max_tokens=self.max_tokens)
         meter = self._meter(llm, free)
-        prompt = self.prompt or prompts.zero_shot()
-        asking = Round(
-            Asker(llm, prompt, meter, constrained=self.constrained),
-            list(distinct),
-            batch_size=self.batch_size,
-            max_concurrency=self.max_concurrency,
-            lone_tries=self.lone_tries,
-            progress=self.progress,
-        )
 
         def of_rows(answers: list[Answer]) -> list[Answer]:
             found = (answers[distinct[text]] for text in rows)
@@ -190,7 +168,19 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             ]
 
         try:
-            self.answers_ = of_rows(asking.run())
+            answers = ask(
+                llm,
+                self.prompt or prompts.zero_shot(self.task),
+                list(distinct),
+                task=self.task,
+                meter=meter,
+                batch_size=self.batch_size,
+                max_concurrency=self.max_concurrency,
+                retries=self.retries,
+                constrained=self.constrained,
+                progress=self.progress,
+            )
+            self.answers_ = of_rows(answers)
         except BudgetExceeded as stop:
             stop.answers = self.answers_ = of_rows(stop.answers)
             raise
@@ -199,23 +189,19 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return self.answers_
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Class id of each text, -1 where there is no answer: shape [n].
-
-        Raises and warns as `predict_answers`.
-        """
+        """Class id of each text, -1 without an answer: [n]; as `predict_answers`."""
         return label_ids(self.predict_answers(texts))
 
     @property
     def classes_(self) -> npt.NDArray[np.int64]:
         """The class ids."""
-        return np.arange(len(LABEL_NAMES))
+        return np.arange(len(self.task.labels))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
     def __sklearn_clone__(self) -> PromptClassifier:
-        # scikit-learn would copy the model deeply: its connections can't be copied,
-        # and a copy of them would be of no use.
+        # scikit-learn would copy the model deeply: its connections can't be copied.
         return type(self)(**self.get_params(deep=False))
 
     def _meter(self, llm: Runnable, free: bool) -> Meter:
@@ -271,13 +257,6 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     References
     ----------
     Brown et al., "Language models are few-shot learners", 2020, arXiv:2005.14165.
-
-    Examples
-    --------
-    >>> from chapterlib.classifiers import FewShotPrompt
-    >>> shown = FewShotPrompt().fit(texts, labels)
-    >>> shown.predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
     """
 
     def __init__(
@@ -289,35 +268,21 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotPrompt:
         """Write the prompt; nothing is learned, and nothing is asked yet.
 
-        Parameters
-        ----------
-        texts : sequence of str, length n
-        labels : sequence of int, length n
-            Class ids of AG News.
-
-        Returns
-        -------
-        FewShotPrompt
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If a text is empty, or a label is none.
+        `texts` and `labels` (class ids of the classifier's task) have length n. Raises
+        ValueError if a text is empty, or a label is none.
         """
         check_texts(texts)
         self.classes_, _ = check_labels(texts, labels)
         order = np.random.default_rng(self.seed).permutation(len(texts)).tolist()
         shown = [Demonstration(texts[i], int(labels[i])) for i in order]
         base = self.classifier or PromptClassifier()
-        self.classifier_ = clone(base).set_params(prompt=few_shot(shown))
+        self.classifier_ = clone(base).set_params(
+            prompt=few_shot(shown, task=base.task)
+        )
         return self
 
     def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Class id of each text, -1 where there is no answer: shape [n].
-
-        Raises and warns as `PromptClassifier.predict_answers`.
-        """
+        """Class id of each text, -1 where there is no answer: shape [n]."""
         check_is_fitted(self)
         return self.classifier_.predict(texts)
 

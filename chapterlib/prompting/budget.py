@@ -1,4 +1,4 @@
-"""One request to a chat model, and what a number of them took."""
+"""Count what requests take, and stop before the one that might pass a budget."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import Runnable
 
 from chapterlib.prompting.errors import status_of
+from chapterlib.prompting.parsers import Answer
 
-if TYPE_CHECKING:
-    from chapterlib.prompting.parsers import Answer
+# A chat template adds role marks to each message and, often, a system message.
+TOKENS_PER_MESSAGE = 16
+TOKENS_OF_TEMPLATE = 64
 
 
 @dataclass(frozen=True)
@@ -47,45 +52,6 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass
-class Call:
-    """A request under way; `Meter.request` makes it.
-
-    Attributes
-    ----------
-    bytes, messages : int
-        Size of the prompt.
-    cached : bool
-        Whether the reply came from the cache.
-    key : tuple of str, or None
-        Under which the cache looks for its reply.
-    reserved : tuple of int, or None
-        Prompt and completion tokens set aside for it, once it is to be sent.
-    reply : BaseMessage or None
-        To be set by the caller when it has arrived.
-    error : Exception or None
-        To be set by the caller when there will be no reply.
-    cache_error : Exception or None
-        An error of the reply cache, which is no fault of the service.
-    """
-
-    bytes: int
-    messages: int
-    cached: bool = False
-    key: tuple[str, str] | None = None
-    reserved: tuple[int, int] | None = None
-    reply: Any = None
-    error: Exception | None = None
-    cache_error: Exception | None = None
-
-
-# A chat template adds role marks to each message and, often, a system message.
-TOKENS_PER_MESSAGE = 16
-TOKENS_OF_TEMPLATE = 64
-# How far the next prompt's tokens a byte may lie above the highest seen so far.
-MARGIN = 1.25
-
-
 class BudgetExceeded(RuntimeError):  # noqa: N818
     """The next request might pass the budget, so it was not sent.
 
@@ -103,38 +69,32 @@ class BudgetExceeded(RuntimeError):  # noqa: N818
         self.usage = usage
 
 
-class Closed(RuntimeError):  # noqa: N818
-    """No request may be sent any more, for a reason told elsewhere."""
+@dataclass
+class Call:
+    """One request under way: its bound in tokens of prompt and reply, and what came.
+
+    Whoever makes the request sets `reply` or `error`. Not `sent` and with a reply, it
+    was answered by the cache.
+    """
+
+    bound: tuple[int, int]
+    sent: bool = False
+    reply: Any = None
+    error: Exception | None = None
 
 
 class Meter:
     """Counts what requests of many threads take, and stops them before a budget.
 
-    Before a request is sent, the most that it may take is set aside: a bound on the
-    prompt's tokens and all of `max_tokens`. When its reply is there, what it really
-    took replaces that. A request that does not fit waits while others are under way,
-    and raises `BudgetExceeded` when none is.
+    Before a request is sent, the most that it may take is set aside: a token for each
+    byte of the prompt, for no byte-level vocabulary has shorter ones, and all of
+    `max_tokens`. When its reply is there, what it really took replaces that. A request
+    whose connection broke may have been billed: against the budget it counts in full.
 
-    Parameters
-    ----------
-    tokens, usd : optional
-        The budget; None: no bound, 0: cached replies alone.
-    prices : tuple of float, optional
-        US dollars for a million prompt and a million completion tokens.
-    max_tokens : int, optional
-        The longest reply that the model is asked for; needed for a budget.
-
-    Raises
-    ------
-    ValueError
-        If a budget comes without what is needed to keep it.
-
-    Notes
-    -----
-    A byte-level vocabulary has no token shorter than a byte, so the first prompts are
-    reckoned at a token a byte; later ones at the highest ratio seen, plus a quarter.
-    A request whose connection broke or timed out may have been billed: against the
-    budget it counts in full.
+    `tokens` and `usd` are the budget (None: no bound, 0: cached replies alone),
+    `prices` dollars for a million prompt and completion tokens, and `max_tokens` the
+    longest reply that the model is asked for. Raises ValueError for a budget that
+    can't be kept.
     """
 
     def __init__(
@@ -156,7 +116,7 @@ class Meter:
                 "price_completion, in dollars for a million tokens"
             )
         self.limits = tokens, usd
-        if self.bounded and max_tokens is None:
+        if self.limits != (None, None) and max_tokens is None:
             raise ValueError(
                 "a budget needs to know how long a reply may become: give the model "
                 "max_tokens, as in chat_model(max_tokens=512)"
@@ -164,68 +124,41 @@ class Meter:
         self.prices = prices
         self.max_tokens = max_tokens or 0
         self.usage = Usage(usd=None if prices is None else 0.0)
-        self._lost = (0, 0)  # tokens that may have been billed without a reply
-        self._ratio = 1.0
-        self._seen = 0.0
-        self._calls: list[Call] = []
-        self._reason: str | None = None
-        self._changed = threading.Condition()
+        self._held = (0, 0)  # tokens that may be billed beside those of the usage
+        self._closed = False
+        self._lock = threading.Lock()
         self._local = threading.local()
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is a budget."""
-        return self.limits != (None, None)
-
-    @property
-    def call(self) -> Call | None:
-        """The request that this thread has under way."""
-        return getattr(self._local, "call", None)
 
     @contextmanager
     def request(self, messages: Sequence[BaseMessage]) -> Iterator[Call]:
-        """Account for one request, whether it ends in a reply or in an error."""
+        """Account for one request of this thread, however it ends."""
         size = sum(len(str(m.content).encode(errors="replace")) for m in messages)
-        call = self._local.call = Call(size, len(messages))
+        prompt = size + TOKENS_PER_MESSAGE * len(messages) + TOKENS_OF_TEMPLATE
+        call = self._local.call = Call((prompt, self.max_tokens))
         try:
             yield call
-        except Exception as error:
-            call.error = error
-            raise
         finally:
             self._local.call = None
-            self._settle(call)
+            with self._lock:
+                if call.sent:
+                    self._count(call)
+                elif call.reply is not None:
+                    self.usage = replace(self.usage, cached=self.usage.cached + 1)
 
-    def reserve(self, call: Call) -> None:
-        """Set aside what a request may take, before it is sent.
+    def reserve(self) -> None:
+        """Set aside what this thread's request may take; raise if it does not fit.
 
-        Raises
-        ------
-        BudgetExceeded
-            If it does not fit.
-        Closed
-            After `close`.
+        After one that did not, nothing more is sent.
         """
-        if call.reserved is not None:  # sent again by the client: the same request
+        call = getattr(self._local, "call", None)
+        if call is None or call.sent:  # sent again by the client: the same request
             return
-        with self._changed:
-            while True:
-                if self._reason is not None:
-                    raise Closed(self._reason)
-                need = self._bound(call)
-                if self._fits(need):
-                    call.reserved = need
-                    self._calls.append(call)
-                    return
-                if not self._calls:
-                    raise BudgetExceeded(self._explain(need), self.usage)
-                self._changed.wait()
-
-    def close(self, reason: str = "stopped") -> None:
-        """Let no further request be sent; those under way come to their end."""
-        with self._changed:
-            self._reason = reason
-            self._changed.notify_all()
+        with self._lock:
+            self._closed = self._closed or not self._fits(call.bound)
+            if self._closed:
+                raise BudgetExceeded(self._explain(call.bound), self.usage)
+            call.sent = True
+            self._hold(call.bound)
 
     def dollars(self, prompt: int, completion: int) -> float | None:
         """Price of tokens; None without prices."""
@@ -233,47 +166,32 @@ class Meter:
             return None
         return (prompt * self.prices[0] + completion * self.prices[1]) / 1e6
 
-    def _bound(self, call: Call) -> tuple[int, int]:
-        prompt = call.bytes * self._ratio + call.messages * TOKENS_PER_MESSAGE
-        return int(prompt) + TOKENS_OF_TEMPLATE, self.max_tokens
+    def _hold(self, bound: tuple[int, int], sign: int = 1) -> None:
+        prompt, completion = self._held
+        self._held = prompt + sign * bound[0], completion + sign * bound[1]
 
-    def _fits(self, need: tuple[int, int]) -> bool:
-        spent = (self.usage.prompt_tokens, self.usage.completion_tokens)
-        held = [call.reserved or (0, 0) for call in self._calls]
-        prompt, completion = (
-            sum(part) for part in zip(need, spent, self._lost, *held, strict=True)
-        )
+    def _fits(self, bound: tuple[int, int]) -> bool:
+        prompt = self.usage.prompt_tokens + self._held[0] + bound[0]
+        completion = self.usage.completion_tokens + self._held[1] + bound[1]
         tokens, usd = self.limits
         price = self.dollars(prompt, completion)
         return (tokens is None or prompt + completion <= tokens) and (
             usd is None or price is None or price <= usd
         )
 
-    def _settle(self, call: Call) -> None:
-        with self._changed:
-            if call.cached:
-                self.usage = replace(self.usage, cached=self.usage.cached + 1)
-            elif call.reserved is not None:
-                self._calls.remove(call)
-                self._count(call)
-            self._changed.notify_all()
-
     def _count(self, call: Call) -> None:
         used = call.reply.usage_metadata if isinstance(call.reply, AIMessage) else None
-        prompt, completion = call.reserved or (0, 0)
+        prompt, completion = call.bound
         if used:
             prompt, completion = used["input_tokens"], used["output_tokens"]
-            self._learn(call, prompt)
         elif call.reply is None:
-            # A service does not charge for what it refused; other losses may be paid.
-            if (status_of(call.error) or 0) < 400:
-                self._lost = self._lost[0] + prompt, self._lost[1] + completion
             prompt = completion = 0
+        # A service does not charge for what it refused; other losses may be paid.
+        if call.reply is not None or (status_of(call.error) or 0) >= 400:
+            self._hold(call.bound, -1)
         before = self.usage
-        prompt, completion = (
-            before.prompt_tokens + prompt,
-            before.completion_tokens + completion,
-        )
+        prompt += before.prompt_tokens
+        completion += before.completion_tokens
         self.usage = Usage(
             before.requests + 1,
             before.cached,
@@ -283,23 +201,64 @@ class Meter:
             self.dollars(prompt, completion),
         )
 
-    def _learn(self, call: Call, prompt_tokens: int) -> None:
-        if call.bytes:
-            self._seen = max(self._seen, prompt_tokens / call.bytes)
-            self._ratio = min(1.0, MARGIN * self._seen)
-
-    def _explain(self, need: tuple[int, int]) -> str:
+    def _explain(self, bound: tuple[int, int]) -> str:
         tokens, usd = self.limits
-        spent = f"{self.usage.tokens:,} tokens"
-        if self.usage.usd is not None:
+        given = [] if tokens is None else [f"{tokens:,} tokens"]
+        given += [] if usd is None else [f"${usd:g}"]
+        spent, more = f"{self.usage.tokens:,} tokens", f"{sum(bound):,} tokens"
+        if self.prices is not None:
             spent += f" (${self.usage.usd:.4f})"
-        bound = f"{tokens:,} tokens" if tokens is not None else ""
-        if usd is not None:
-            bound += f"{' and ' if bound else ''}${usd:g}"
-        more = f"{sum(need):,} tokens"
-        if (price := self.dollars(*need)) is not None:
-            more += f" (${price:.4f})"
+            more += f" (${self.dollars(*bound):.4f})"
+        held = f", up to {sum(self._held):,} are under way" if any(self._held) else ""
         return (
-            f"the budget is {bound}, {spent} are spent, and the next request may take "
-            f"up to {more}: it was not sent"
+            f"the budget is {' and '.join(given)}, {spent} are spent{held}, and the "
+            f"next request may take up to {more}: it was not sent"
         )
+
+
+class _Gate(BaseRateLimiter):
+    """Asks the meter, then the model's own limiter.
+
+    LangChain asks a limiter right before it sends what was not in the cache.
+    """
+
+    def __init__(self, meter: Meter, inner: BaseRateLimiter | None) -> None:
+        self.meter, self.inner = meter, inner
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        self.meter.reserve()
+        return self.inner is None or self.inner.acquire(blocking=blocking)
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        self.meter.reserve()
+        return self.inner is None or await self.inner.aacquire(blocking=blocking)
+
+
+def metered(llm: Runnable, meter: Meter) -> Runnable | None:
+    """Copy a chat model, also one inside of bindings, with its requests on a meter.
+
+    None if there is no chat model inside; the original is not changed.
+    """
+    if isinstance(llm, BaseChatModel):
+        gate = _Gate(meter, llm.rate_limiter)
+        return llm.model_copy(update={"rate_limiter": gate})
+    bound = getattr(llm, "bound", None)
+    copy = metered(bound, meter) if isinstance(bound, Runnable) else None
+    return None if copy is None else llm.model_copy(update={"bound": copy})  # type: ignore[attr-defined]
+
+
+def layers(llm: Any) -> Iterator[Any]:
+    """Yield a runnable and what it is wrapped around, the innermost last."""
+    while llm is not None:
+        yield llm
+        llm = None if isinstance(llm, BaseChatModel) else getattr(llm, "bound", None)
+
+
+def longest_reply(llm: Runnable) -> int | None:
+    """Tokens that a reply may have, by bound arguments or the model's own field."""
+    for layer in layers(llm):
+        bound = getattr(layer, "kwargs", None) or {}
+        limit = bound.get("max_tokens") or getattr(layer, "max_tokens", None)
+        if limit is not None:
+            return int(limit)
+    return None

@@ -1,262 +1,38 @@
-"""Count the tokens of every call, and leave out what came from the cache."""
+"""Chat models of Together, OpenAI, any such server, or this machine; and a look inside.
+
+All are LangChain's own clients. The SDK below them retries what may pass; here errors
+get a remedy, and a reply with status 200 that holds no completion is asked for again.
+"""
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache as cached_once
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import ModelError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import Runnable
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, ValidationError
 
-from chapterlib.prompting.budget import Usage
 from chapterlib.prompting.cache import ReplyCache
-from chapterlib.prompting.errors import Endpoint, LLMError, mask
+from chapterlib.prompting.errors import Endpoint, LLMError, explain, mask
 from chapterlib.prompting.local_server import local_server
 from chapterlib.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from chapterlib.prompting.clients import OpenAIChat, TogetherChat
-
-
-class TokenCounter(BaseCallbackHandler):
-    """Counts what the calls that it is handed to take; safe under threads.
-
-    LangChain's own usage callbacks count a reply out of the cache like one that was
-    paid for.
-
-    Attributes
-    ----------
-    usage : Usage
-        What was asked for so far. The tokens are those of the services' own counts;
-        what a service may have charged for a reply that never arrived is not in it.
-
-    Examples
-    --------
-    >>> counter = TokenCounter()
-    >>> config = {"callbacks": [counter]}  # chain.invoke(inputs, config)
-    >>> counter.usage.tokens
-    0
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts = {"requests": 0, "cached": 0, "failed": 0}
-        self._counts.update(prompt_tokens=0, completion_tokens=0)
-
-    @property
-    def usage(self) -> Usage:
-        """What was counted until now."""
-        with self._lock:
-            return Usage(**self._counts)
-
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """Count a reply."""
-        message = message_of(response)
-        if message is not None and message.response_metadata.get("cached"):
-            self._add(cached=1)
-            return
-        prompt, completion = tokens_of(message)
-        self._add(requests=1, prompt_tokens=prompt, completion_tokens=completion)
-
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        """Count a request that brought no reply."""
-        self._add(requests=1, failed=1)
-
-    def _add(self, **counts: int) -> None:
-        with self._lock:
-            for name, count in counts.items():
-                self._counts[name] += count
-
-
-def message_of(response: LLMResult) -> AIMessage | None:
-    """Take the message out of what a callback is given."""
-    for generations in response.generations:
-        for generation in generations:
-            message = getattr(generation, "message", None)
-            if isinstance(message, AIMessage):
-                return message
-    return None
-
-
-def tokens_of(message: AIMessage | None) -> tuple[int, int]:
-    """Tokens of prompt and reply, as the service counted them; 0 where it did not."""
-    if message is None or message.usage_metadata is None:
-        return 0, 0
-    counts = message.usage_metadata
-    return counts["input_tokens"], counts["output_tokens"]
-
-
-@dataclass
-class Exchange:
-    """One prompt and its reply.
-
-    Attributes
-    ----------
-    prompt : list of (str, str)
-        Role and text of each message, as rendered.
-    reply : str or None
-        As the model gave it; None if there was none.
-    finish_reason : str or None
-        Why the reply ended: ``"length"`` for one that was cut off.
-    prompt_tokens, completion_tokens : int
-        As the service counted them.
-    cached : bool
-        Whether the reply came from the cache, at no cost.
-    seconds : float
-    """
-
-    prompt: list[tuple[str, str]]
-    reply: str | None = None
-    finish_reason: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached: bool = False
-    seconds: float = 0.0
-
-
-@dataclass
-class Debugged:
-    """What happened in one call of a chain; print it, or let a cell show it.
-
-    Attributes
-    ----------
-    exchanges : list of Exchange
-        Every call of a model, in order of their beginning.
-    output : Any
-        What the chain returned; None if it failed.
-    error : Exception or None
-        What it raised instead. Its message may hold what `str` of this object masks.
-    """
-
-    exchanges: list[Exchange] = field(default_factory=list)
-    output: Any = None
-    error: Exception | None = None
-
-    def __str__(self) -> str:
-        lines: list[str] = []
-        for exchange in self.exchanges:
-            for role, text in exchange.prompt:
-                lines += [f"--- prompt: {role} ---", text]
-            lines += ["--- reply ---", exchange.reply or "(none)"]
-            lines += ["--- tokens ---", _token_line(exchange)]
-        if self.error is None:
-            lines += ["--- parsed ---", repr(self.output)]
-        else:
-            lines += ["--- failed ---", f"{type(self.error).__name__}: {self.error}"]
-        return mask("\n".join(lines))
-
-    __repr__ = __str__
-
-
-def debug_llm(chain: Runnable, inputs: Any) -> Debugged:
-    """Call a chain once and show what went over the wire and what came of it.
-
-    Parameters
-    ----------
-    chain : Runnable
-        Such as ``prompt | llm | parser``; a chat model alone, too.
-    inputs : Any
-        What `chain.invoke` takes.
-
-    Returns
-    -------
-    Debugged
-        Also if the chain fails: then with the error and all that came before it. What
-        it prints holds no API key.
-
-    Examples
-    --------
-    >>> from langchain_core.language_models import FakeListChatModel
-    >>> print(debug_llm(FakeListChatModel(responses=["World"]), "Oslo signs a treaty"))
-    --- prompt: human ---
-    Oslo signs a treaty
-    --- reply ---
-    World
-    --- tokens ---
-    0 prompt + 0 reply
-    --- parsed ---
-    AIMessage(content='World', ...)
-    """
-    listener = _Listener()
-    found = Debugged()
-    try:
-        found.output = chain.invoke(inputs, {"callbacks": [listener]})
-    except Exception as error:
-        found.error = error
-    found.exchanges = list(listener.exchanges.values())
-    return found
-
-
-class _Listener(BaseCallbackHandler):
-    def __init__(self) -> None:
-        self.exchanges: dict[UUID, Exchange] = {}
-        self._began: dict[UUID, float] = {}
-
-    def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: Sequence[Sequence[BaseMessage]],
-        *,
-        run_id: UUID,
-        **kwargs: Any,
-    ) -> None:
-        self._begin(
-            run_id, [(m.type, str(m.text)) for batch in messages for m in batch]
-        )
-
-    def on_llm_start(
-        self,
-        serialized: dict[str, Any],
-        prompts: Sequence[str],
-        *,
-        run_id: UUID,
-        **kwargs: Any,
-    ) -> None:
-        self._begin(run_id, [("text", prompt) for prompt in prompts])
-
-    def _begin(self, run_id: UUID, prompt: list[tuple[str, str]]) -> None:
-        self.exchanges[run_id] = Exchange(prompt)
-        self._began[run_id] = time.perf_counter()
-
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        exchange = self.exchanges[run_id]
-        exchange.seconds = time.perf_counter() - self._began[run_id]
-        message = message_of(response)
-        if message is None:
-            exchange.reply = "".join(
-                g.text for one in response.generations for g in one
-            )
-            return
-        refusal = message.additional_kwargs.get("refusal")
-        exchange.reply = str(message.text) or str(refusal or "")
-        exchange.finish_reason = message.response_metadata.get("finish_reason")
-        exchange.cached = bool(message.response_metadata.get("cached"))
-        exchange.prompt_tokens, exchange.completion_tokens = tokens_of(message)
-
-    def on_llm_error(
-        self, error: BaseException, *, run_id: UUID, **kwargs: Any
-    ) -> None:
-        exchange = self.exchanges[run_id]
-        exchange.seconds = time.perf_counter() - self._began[run_id]
-
-
-def _token_line(exchange: Exchange) -> str:
-    line = f"{exchange.prompt_tokens} prompt + {exchange.completion_tokens} reply"
-    if exchange.finish_reason == "length":
-        line += ", cut off at max_tokens"
-    return f"{line}, from the cache" if exchange.cached else line
-
+    from langchain_openai.chat_models.base import BaseChatOpenAI as _Client
+else:
+    _Client = object
 
 Provider = Literal["together", "openai", "local"]
 TOGETHER_URL = "https://api.together.xyz/v1"
@@ -268,6 +44,7 @@ DEFAULT_MODELS = {
 }
 # A reply may have to wait for a slot, and for a busy machine of few cores.
 TIMEOUTS = {"together": 120.0, "openai": 120.0, "local": 600.0}
+PAUSE = 0.5  # seconds before a reply without a completion is asked for again, doubled
 
 
 def chat_model(
@@ -300,12 +77,12 @@ def chat_model(
     max_tokens : int
         The longest reply.
     cache : bool or BaseCache
-        Whether a reply that was paid for once is taken from the disk (`reply_cache`).
+        Whether a reply that was paid for once is taken from the disk (`ReplyCache`).
         With a temperature above 0 it then stays the same draw.
     retries : int
-        Requests after the first, where it fails for a reason that may pass. The wait
-        doubles each time; what the server asks for (``Retry-After``, up to two
-        minutes) comes first. `max_retries` means the same.
+        Requests after the first, where it fails for a reason that may pass, by the
+        ``openai`` SDK: it waits as the server asks (``Retry-After``, up to two
+        minutes), else half a second, doubled each time. `max_retries` means the same.
     timeout : float, optional
         Seconds for each request; by default 120, and 600 for the local server.
     requests_per_second : float, optional
@@ -325,12 +102,6 @@ def chat_model(
     LLMError
         If a key is missing, a package is, or the local server does not start; and,
         when the model is asked, for whatever does not give a reply.
-
-    Examples
-    --------
-    >>> llm = chat_model("openai", "a-model", base_url="http://127.0.0.1:9/v1")
-    >>> llm.model_name
-    'a-model'
     """
     settings = get_settings()
     chosen = provider or choose_provider(settings)
@@ -341,32 +112,37 @@ def chat_model(
         )
     if model is None and chosen == choose_provider(settings):
         model = settings.llm_model
-    at = _address(chosen, model, base_url, api_key, settings)
+    if chosen == "local":
+        server = local_server(model or "embedded")
+        here = "The local server", server.base_url, server.model, "no setting"
+        endpoint, identity = Endpoint(*here, server.key), server.identity
+    else:
+        endpoint = _endpoint(chosen, model, base_url, api_key, settings)
+        identity = endpoint.base_url
     if cache is True:
-        cache = ReplyCache(_cache_file(settings), at.identity)
+        cache = ReplyCache(settings.cache / "replies.sqlite", identity)
     rate = requests_per_second or settings.requests_per_second
     if rate is not None:
-        options.setdefault("rate_limiter", _limiter(rate))
-    client = _client_class(chosen)
-    return client(
-        **{
-            "model": at.endpoint.model,
-            "base_url": at.endpoint.base_url,
-            "api_key": at.endpoint.key,
-            "endpoint": at.endpoint,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "cache": cache,
-            # The SDK's own retries would multiply with these.
-            "retries": options.pop("max_retries", retries),
-            "max_retries": 0,
-            "timeout": TIMEOUTS[chosen] if timeout is None else timeout,
-            # Streams would pass by the cache and the retries.
-            "disable_streaming": True,
-            **({} if chosen == "together" else {"use_responses_api": False}),
-            **options,
-        }
-    )
+        limiter = InMemoryRateLimiter(
+            requests_per_second=rate, check_every_n_seconds=min(0.1, 0.25 / rate)
+        )
+        options.setdefault("rate_limiter", limiter)
+    if chosen != "together":
+        options.setdefault("use_responses_api", False)
+    given = {
+        "model": endpoint.model,
+        "base_url": endpoint.base_url,
+        "api_key": endpoint.key,
+        "endpoint": endpoint,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "cache": cache,
+        "max_retries": retries,
+        "timeout": TIMEOUTS[chosen] if timeout is None else timeout,
+        "disable_streaming": True,  # streams would pass by the cache and the retries
+    }
+    client: BaseChatModel = _clients()[chosen](**given | options)
+    return client
 
 
 def choose_provider(settings: Settings | None = None) -> Provider:
@@ -385,76 +161,39 @@ def choose_provider(settings: Settings | None = None) -> Provider:
     return "openai" if _shown(settings.openai_api_key) else "local"
 
 
-def reply_cache(llm: BaseChatModel | None = None) -> ReplyCache:
-    """Give the cache of a model's replies, to count or forget them.
-
-    Parameters
-    ----------
-    llm : BaseChatModel, optional
-        By default that of `chat_model`.
-
-    Raises
-    ------
-    TypeError
-        If the model has another cache, or none.
-    """
-    cache = (llm or chat_model()).cache
-    if not isinstance(cache, ReplyCache):
-        raise TypeError(f"this model has no ReplyCache: its cache is {cache!r}")
-    return cache
-
-
-@dataclass(frozen=True)
-class _Address:
-    endpoint: Endpoint
-    identity: str  # of the namespace in the reply cache
-
-
-def _address(
+def _endpoint(
     provider: Provider,
     model: str | None,
     base_url: str | None,
     api_key: str | SecretStr | None,
     settings: Settings,
-) -> _Address:
-    if provider == "local":
-        server = local_server(model or "embedded")
-        here = "The local server", server.base_url, server.model, "no setting"
-        return _Address(Endpoint(*here, server.key), server.identity)
+) -> Endpoint:
     if provider == "together":
         name, variable, url = "Together", "TOGETHER_API_KEY", base_url or TOGETHER_URL
-        key = api_key or settings.together_api_key
+        key = _shown(api_key or settings.together_api_key)
     else:
         name, variable = "OpenAI", "OPENAI_API_KEY"
         url = base_url or settings.llm_base_url or OPENAI_URL
-        key = api_key or settings.openai_api_key
+        key = _shown(api_key or settings.openai_api_key)
     url = url.rstrip("/")
     usual = url in (TOGETHER_URL, OPENAI_URL)
     if not usual:
         name = "The server"
         key = key or "none"  # vLLM and its like need none, but the client does
-    secret = _checked_key(key, variable, name)
-    model = model or (DEFAULT_MODELS[provider] if usual else None)
-    if model is None:
-        model = _only_model(Endpoint(name, url, "", variable, secret))
-    return _Address(Endpoint(name, url, model, variable, secret), url)
-
-
-def _checked_key(key: str | SecretStr | None, variable: str, name: str) -> SecretStr:
-    value = _shown(key)
-    if not value:
+    if not key:
         raise LLMError(
             f"{name} needs an API key: put it into {variable}, in the environment or "
             'in .env; or set CHAPTERLIB_LLM_PROVIDER to "local", which needs none',
             fatal=True,
         )
-    if not value.isascii() or not value.isprintable() or " " in value:
+    if not key.isascii() or not key.isprintable() or " " in key:
         raise LLMError(
             f"{variable} holds what can't be an API key (blanks, or letters beyond "
             "ASCII): copy the key again",
             fatal=True,
         )
-    return SecretStr(value)
+    model = model or (DEFAULT_MODELS[provider] if usual else _only_model(url, key))
+    return Endpoint(name, url, model, variable, SecretStr(key))
 
 
 def _shown(key: str | SecretStr | None) -> str:
@@ -462,38 +201,197 @@ def _shown(key: str | SecretStr | None) -> str:
     return (value or "").strip()
 
 
-def _only_model(endpoint: Endpoint) -> str:
-    _client_class("openai")
-    from chapterlib.prompting.clients import ask_models
+def _only_model(url: str, key: str) -> str:
+    _clients()
+    from openai import OpenAI
 
-    names = ask_models(endpoint)
+    with OpenAI(base_url=url, api_key=key) as client:
+        names = _served_models(client)
     if len(names) == 1:
         return names[0]
     listed = ", ".join(names[:20]) or "it does not say which ones it has"
     raise LLMError(
-        f"the server at {mask(endpoint.base_url, endpoint.key)} needs a model's name: "
-        f"set CHAPTERLIB_LLM_MODEL to one that it serves ({listed})",
+        f"the server at {mask(url, key)} needs a model's name: set "
+        f"CHAPTERLIB_LLM_MODEL to one that it serves ({listed})",
         fatal=True,
     )
 
 
-def _client_class(provider: Provider) -> type[OpenAIChat] | type[TogetherChat]:
+def _served_models(client: Any) -> list[str]:
+    """Ask an endpoint for the names of its chat models; empty if it won't say."""
     try:
-        from chapterlib.prompting.clients import OpenAIChat, TogetherChat
+        raw = client.with_options(timeout=10, max_retries=0).models.with_raw_response
+        listed = json.loads(raw.list().text)
+        if isinstance(listed, dict):
+            listed = listed.get("data")
+        kinds = ("chat", "model", None)
+        return [str(entry["id"]) for entry in listed if entry.get("type") in kinds]
+    except Exception:
+        return []
+
+
+class _Careful(_Client):
+    """Raises `LLMError`, and asks again where a reply holds no completion."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        # A serializable model's key in the reply cache holds every argument: a longer
+        # time-out would forget all that was paid for.
+        return False
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        import openai
+
+        # What with_structured_output raises on what a model says is for the caller.
+        content = openai.LengthFinishReasonError, openai.ContentFilterFinishReasonError
+        retries = self.max_retries or 0
+        for tried in range(retries + 1):
+            try:
+                return super()._generate(*args, **kwargs)
+            except (*content, ValidationError):
+                raise
+            except LLMError as found:
+                error = found
+            except (openai.OpenAIError, ModelError) as found:
+                missing = getattr(found, "status_code", None) in (400, 404, 410)
+                models = _served_models(self.root_client) if missing else ()
+                error = explain(found, self.endpoint, models)
+            except Exception as found:
+                # LangChain hangs the response on what was raised while it was read.
+                if getattr(found, "response", None) is None:
+                    raise
+                error = explain(found, self.endpoint, status=200)
+            if error.status != 200 or tried == retries:
+                break
+            time.sleep(min(PAUSE * 2**tried, 8))
+            if self.rate_limiter is not None:
+                self.rate_limiter.acquire(blocking=True)
+        # Outside of the handler: the error found may quote the key, and is not chained.
+        raise error
+
+    def _create_chat_result(self, *args: Any, **kwargs: Any) -> ChatResult:
+        try:
+            result = super()._create_chat_result(*args, **kwargs)
+            if result.generations:
+                return result
+            found: Exception = ValueError("no choices")
+        except Exception as error:
+            found = error
+        raise explain(found, self.endpoint, status=200)
+
+
+@cached_once
+def _clients() -> dict[Provider, Any]:
+    """Import LangChain's clients, which are slow to load and may be missing."""
+    try:
+        from langchain_openai import ChatOpenAI
+        from langchain_together import ChatTogether
     except ImportError as error:
         raise LLMError(
             f"chat models need packages that are missing ({error}): install them with "
             "`python -m pip install langchain-openai langchain-together xllamacpp`",
             fatal=True,
         ) from error
-    return TogetherChat if provider == "together" else OpenAIChat
+
+    class TogetherChat(_Careful, ChatTogether):
+        endpoint: Endpoint = Field(exclude=True, repr=False)
+
+    class OpenAIChat(_Careful, ChatOpenAI):
+        endpoint: Endpoint = Field(exclude=True, repr=False)
+
+    return {"together": TogetherChat, "openai": OpenAIChat, "local": OpenAIChat}
 
 
-def _cache_file(settings: Settings) -> Path:
-    return settings.cache / "replies.sqlite"
+@dataclass
+class Exchange:
+    """One prompt (role and text of each message) and its reply, if there was one."""
+
+    prompt: list[tuple[str, str]]
+    reply: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = False
+    seconds: float = 0.0
 
 
-def _limiter(rate: float) -> InMemoryRateLimiter:
-    return InMemoryRateLimiter(
-        requests_per_second=rate, check_every_n_seconds=min(0.1, 0.25 / rate)
-    )
+@dataclass
+class Debugged:
+    """The exchanges of one call of a chain, and what it returned or raised."""
+
+    exchanges: list[Exchange] = field(default_factory=list)
+    output: Any = None
+    error: Exception | None = None
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for exchange in self.exchanges:
+            for role, text in exchange.prompt:
+                lines += [f"--- prompt: {role} ---", text]
+            lines += ["--- reply ---", exchange.reply or "(none)", "--- tokens ---"]
+            line = f"{exchange.prompt_tokens} prompt"
+            line += f" + {exchange.completion_tokens} reply"
+            if exchange.finish_reason == "length":
+                line += ", cut off at max_tokens"
+            lines += [f"{line}, from the cache" if exchange.cached else line]
+        if self.error is None:
+            lines += ["--- parsed ---", repr(self.output)]
+        else:
+            lines += ["--- failed ---", f"{type(self.error).__name__}: {self.error}"]
+        return mask("\n".join(lines))
+
+    __repr__ = __str__
+
+
+def debug_llm(chain: Runnable, inputs: Any) -> Debugged:
+    """Call a chain once and show what went over the wire and what came of it.
+
+    `chain` is such as ``prompt | llm | parser``, or a chat model alone, and `inputs`
+    what its `invoke` takes. If it fails, the error is there and all that came before
+    it. What is printed holds no API key.
+    """
+    listener = _Listener()
+    found = Debugged()
+    try:
+        found.output = chain.invoke(inputs, {"callbacks": [listener]})
+    except Exception as error:
+        found.error = error
+    found.exchanges = list(listener.exchanges.values())
+    return found
+
+
+class _Listener(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.exchanges: dict[UUID, Exchange] = {}
+
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        said = [(m.type, str(m.text)) for batch in messages for m in batch]
+        self.exchanges[run_id] = Exchange(said, seconds=-time.perf_counter())
+
+    def on_llm_start(
+        self, serialized: Any, prompts: Sequence[str], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        said = [("text", prompt) for prompt in prompts]
+        self.exchanges[run_id] = Exchange(said, seconds=-time.perf_counter())
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        exchange = self.exchanges[run_id]
+        exchange.seconds += time.perf_counter()
+        generation = response.generations[0][0]
+        exchange.reply = generation.text
+        message: BaseMessage | None = getattr(generation, "message", None)
+        if isinstance(message, AIMessage):
+            refusal = message.additional_kwargs.get("refusal")
+            exchange.reply = str(message.text) or str(refusal or "")
+            exchange.finish_reason = message.response_metadata.get("finish_reason")
+            exchange.cached = bool(message.response_metadata.get("cached"))
+            used = message.usage_metadata or {}
+            exchange.prompt_tokens = used.get("input_tokens", 0)
+            exchange.completion_tokens = used.get("output_tokens", 0)
+
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        self.exchanges[run_id].seconds += time.perf_counter()

@@ -24,18 +24,9 @@ CONTEXT = 4096
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A server that runs until this process ends.
+    """A server that runs until this process ends, with a key made for it alone.
 
-    Attributes
-    ----------
-    base_url : str
-        With a port that was free.
-    key : SecretStr
-        Made for this server: no other user of the machine can use it.
-    model : str
-        The model's name.
-    identity : str
-        The same for the same model, whatever the port; for the reply cache.
+    Its `identity` is the same for the same model, whatever the port.
     """
 
     base_url: str
@@ -50,22 +41,10 @@ _lock = threading.Lock()
 
 
 def local_server(model: str | Path = "embedded") -> LocalServer:
-    """Start the server on first use; afterwards give the one that runs.
+    """Start the server of a GGUF file on first use; afterwards give the one that runs.
 
-    Parameters
-    ----------
-    model : str or path
-        ``"embedded"``, or a GGUF file.
-
-    Returns
-    -------
-    LocalServer
-        It ends with the process, or with `stop_local_servers`.
-
-    Raises
-    ------
-    LLMError
-        If ``xllamacpp`` is missing, or the model can't be fetched or loaded.
+    It ends with the process, or with `stop_local_servers`. Raises LLMError if
+    ``xllamacpp`` is missing, or the model can't be fetched or loaded.
     """
     path, name, identity = _model_file(model)
     with _lock:

@@ -1,4 +1,8 @@
-"""Find the stretches of a text that are JSON or were meant to be, in linear time."""
+"""Read labels out of replies: one verdict for each text, and no label made up.
+
+JSON is read by the standard library; where a value is damaged, `json_repair` mends one
+innermost object at a time, so that damage to one entry can't spread to another.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import json_repair
 import numpy as np
@@ -20,400 +24,20 @@ from langchain_core.output_parsers import BaseOutputParser
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chapterlib.metrics.evaluation import NO_ANSWER
-from chapterlib.tasks.task import (
-    LABEL_NAMES,
-    LABELS,
-    label_to_id,
-    normalized,
-)
-
-# Deeper nesting is no reply to a classification, and recursion would not survive it.
-MAX_DEPTH = 40
-
-# A bracket in prose is taken for JSON only if what follows could be JSON.
-START = re.compile(
-    r"""\{\s*(?:["'“}]|-?\d|/[/*]|\w{1,40}\s*:)
-    |\[\s*(?:["'“\]\[{]|-?\d|/[/*]|(?:null|true|false|NaN|-?Infinity)\s*[,\]])""",
-    re.VERBOSE,
-)
-OUTSIDE = re.compile(r"""[\]\[{},"]|(?<=[{\[,:])\s*'""")
-CLOSERS = {"{": "}", "[": "]"}
-# Models forget to escape quotes in a string: the quote that ends it is the first
-# after which JSON can go on.
-INSIDE = {
-    quote: re.compile(rf"\\.|{quote}(?=\s*(?:[\]}},:]|\Z))", re.DOTALL)
-    for quote in "\"'"
-}
-# Between two values of one list that lacks its brackets (JSON Lines, for example).
-JOINT = re.compile(r"[\s,;]*")
-
-
-class Stretch(NamedTuple):
-    """An outermost object or array.
-
-    Attributes
-    ----------
-    start, end : int
-        Where it stands in the text, which it ends if it is cut off.
-    text : str
-        Without commas before a closing bracket, with forgotten brackets, and without
-        what is cut off; empty if nothing whole is in it or it is nested too deep.
-    leaves : list of str
-        The same for each object in it that holds no other object or array.
-    """
-
-    start: int
-    end: int
-    text: str
-    leaves: list[str]
-
-
-def stretches(text: str) -> Iterator[list[Stretch]]:
-    """Find all outermost objects and arrays of a text.
-
-    Parameters
-    ----------
-    text : str
-        A bracket opens one if what follows looks like JSON.
-
-    Yields
-    ------
-    list of Stretch
-        Those with nothing but white space, commas and semicolons between them.
-    """
-    group: list[Stretch] = []
-    position = 0
-    while start := START.search(text, position):
-        stretch = _Scan(text, start.start()).run()
-        if group and not JOINT.fullmatch(text, position, stretch.start):
-            yield group
-            group = []
-        group.append(stretch)
-        position = stretch.end
-    if group:
-        yield group
-
-
-class _Open:
-    """An object or array whose end has not been reached."""
-
-    def __init__(self, start: int, closer: str) -> None:
-        self.start = start
-        self.closer = closer
-        self.safe: int | None = None  # where its last whole element ends
-        self.leaf = True  # holds no object or array
-
-
-class _Scan:
-    """One pass over brackets and strings, from an opening bracket to its partner."""
-
-    def __init__(self, text: str, start: int) -> None:
-        self.text = text
-        self.start = self.position = start
-        self.stack: list[_Open] = []
-        self.waiting: Counter[str] = Counter()  # closers of the stack
-        self.deepest = 0
-        self.comma: int | None = None  # the last one, if no bracket came after it
-        self.leaves: list[str] = []
-        # Repairs: from, to, what stands there instead; in the order of the text.
-        self.edits: list[tuple[int, int, str]] = []
-
-    def run(self) -> Stretch:
-        self._open(self.start)
-        while self.stack and (token := OUTSIDE.search(self.text, self.position)):
-            mark, place = token[0][-1], token.end() - 1
-            self.position = place + 1
-            if mark in INSIDE:
-                if not self._skip_string(INSIDE[mark], mark):
-                    break
-            elif mark in CLOSERS:
-                self._open(place)
-            elif mark == ",":
-                self.comma = self.stack[-1].safe = place
-            elif self.waiting[mark]:
-                self._close(mark, place)
-        if self.stack:
-            return self._cut_off()
-        return self._stretch(self.position, self.position, "")
-
-    def _open(self, place: int) -> None:
-        if self.stack:
-            self.stack[-1].leaf = False
-        opened = _Open(place, CLOSERS[self.text[place]])
-        self.stack.append(opened)
-        self.waiting[opened.closer] += 1
-        self.deepest = max(self.deepest, len(self.stack))
-        self.position = place + 1
-        self.comma = None
-
-    def _skip_string(self, inside: re.Pattern[str], quote: str) -> bool:
-        """Go to the end of a string; False if it is cut off."""
-        while end := inside.search(self.text, self.position):
-            self.position = end.end()
-            if end[0] == quote:
-                return True
-        return False
-
-    def _close(self, mark: str, place: int) -> None:
-        """Close the innermost bracket that the mark fits, and those inside of it."""
-        end = place
-        if self.comma is not None and not self.text[self.comma + 1 : place].strip():
-            end = self.comma
-        self.comma = None
-        forgotten = ""
-        while True:
-            closed = self.stack.pop()
-            self.waiting[closed.closer] -= 1
-            self._add_leaf(closed, end)
-            if closed.closer == mark:
-                break
-            forgotten += closed.closer
-        if end < place or forgotten:
-            self.edits.append((end, place, forgotten))
-        if self.stack:
-            self.stack[-1].safe = place + 1
-
-    def _add_leaf(self, closed: _Open, end: int) -> None:
-        if closed.leaf and closed.closer == "}":
-            self.leaves.append(self.text[closed.start : end] + "}")
-
-    def _cut_off(self) -> Stretch:
-        """Keep what is whole.
-
-        An object in an array is whole or nothing: half an entry is none. Of other
-        objects the members before the last comma are whole.
-        """
-        kept = len(self.stack)
-        for i in range(1, kept):
-            if (self.stack[i - 1].closer, self.stack[i].closer) == ("]", "}"):
-                kept = i
-                break
-        while kept and self.stack[kept - 1].safe is None:
-            kept -= 1
-        if not kept:
-            return Stretch(self.start, len(self.text), "", self.leaves)
-        last = self.stack[kept - 1]
-        safe = last.safe or 0
-        self._add_leaf(last, safe)
-        closers = "".join(opened.closer for opened in reversed(self.stack[:kept]))
-        return self._stretch(len(self.text), safe, closers)
-
-    def _stretch(self, end: int, whole_to: int, closers: str) -> Stretch:
-        pieces = []
-        position = self.start
-        for left, right, instead in self.edits:
-            if right <= whole_to:
-                pieces += [self.text[position:left], instead]
-                position = right
-        pieces += [self.text[position:whole_to], closers]
-        text = "".join(pieces) if self.deepest <= MAX_DEPTH else ""
-        return Stretch(self.start, end, text, self.leaves)
-
+from chapterlib.tasks.task import AG_NEWS, Task, normalized
 
 # A reply has a few thousand characters: these bounds only keep floods from taking long.
-MAX_LENGTH = 100_000
-MAX_REPAIR = 20_000
-
-THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
-
-
-class NoJsonError(ValueError):
-    """The text holds no JSON object or array that could be read."""
-
-
-class Part(NamedTuple):
-    """A piece of a reply that was read as JSON.
-
-    Attributes
-    ----------
-    value : Any
-        What it says.
-    source : str or None
-        The text it was guessed from, where that is no valid JSON.
-    """
-
-    value: Any
-    source: str | None = None
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers what it said about a key before the last time."""
-
-    pairs: list[tuple[str, Any]]
-
-    @classmethod
-    def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
-        made = cls(pairs)
-        made.pairs = pairs
-        return made
-
-
-def pairs(value: dict[str, Any]) -> list[tuple[str, Any]]:
-    """List the members of an object as written, a doubled key twice."""
-    return value.pairs if isinstance(value, _Object) else list(value.items())
-
-
-# Line ends in strings are forbidden, but harmless.
-DECODER = json.JSONDecoder(object_pairs_hook=_Object.of, strict=False)
-
-
-def extract_json(text: str) -> Any:
-    """Return the JSON value that a reply comes to.
-
-    Parameters
-    ----------
-    text : str
-        Prose, code fences and ``<think>`` blocks around the JSON are skipped; of a
-        longer text than 100,000 characters only the end is read.
-
-    Returns
-    -------
-    Any
-        The last object, or array with objects in it, since models think first and
-        answer last; where there is none, the last other array. Several of them with
-        nothing but white space, commas and semicolons between them are one list.
-        Damage (trailing commas, single or missing quotes, comments) is repaired;
-        of a value that is cut off the whole elements remain.
-
-    Raises
-    ------
-    NoJsonError
-        If there is none.
-
-    Examples
-    --------
-    >>> extract_json('Sure! {"results": [{"article": 1, "label": "World"},]} Done.')
-    {'results': [{'article': 1, 'label': 'World'}]}
-    >>> extract_json(
-    ...     '{"results": [{"article": 1, "label": "World"}, {"article": 2, "la'
-    ... )
-    {'results': [{'article': 1, 'label': 'World'}]}
-    """
-    best: list[Any] = []
-    budget = MAX_REPAIR
-    for group in stretches(without_thoughts(text)):
-        values = []
-        for stretch in group:
-            found, repaired = _decode(stretch.text, budget)
-            budget -= repaired
-            if found is not None:
-                values.append(found.value)
-        telling = [value for value in values if _holds_object(value)]
-        if telling or (values and not any(map(_holds_object, best))):
-            best = telling or values
-    if not best:
-        raise NoJsonError(
-            "The text holds no JSON object or array. Ask for JSON and nothing else, "
-            "and leave the reply room enough (max_tokens)."
-        )
-    return best[0] if len(best) == 1 else best
-
-
-def find_json(text: str) -> Iterator[list[Part]]:
-    """Read all JSON in a reply, damaged objects one by one.
-
-    Where a value is no valid JSON, each innermost object in it is read on its own, so
-    that damage to one entry can't spread to another.
-
-    Parameters
-    ----------
-    text : str
-        As for `extract_json`.
-
-    Yields
-    ------
-    list of Part
-        Values with nothing but white space, commas and semicolons between them, in
-        the order of the text.
-    """
-    budget = MAX_REPAIR
-    for group in stretches(without_thoughts(text)):
-        parts = []
-        for stretch in group:
-            valid = _load(stretch.text)
-            if valid is not None:
-                parts.append(Part(valid))
-                continue
-            for leaf in stretch.leaves:
-                found, repaired = _decode(leaf, budget)
-                budget -= repaired
-                if found is not None:
-                    parts.append(found)
-        if parts:
-            yield parts
-
-
-def without_thoughts(text: str) -> str:
-    """Leave out what was only thought, and all but the end of very long texts.
-
-    Parameters
-    ----------
-    text : str
-        A reply.
-
-    Returns
-    -------
-    str
-        What follows the last ``</think>``, up to a ``<think>`` that stays open; its
-        last 100,000 characters.
-
-    Examples
-    --------
-    >>> without_thoughts("<think>A match, so Sports?</think>Sports")
-    'Sports'
-    """
-    marks = list(THINKING.finditer(text))
-    closings = [mark for mark in marks if mark[1]]
-    start = closings[-1].end() if closings else 0
-    openings = [mark.start() for mark in marks if not mark[1] and mark.start() >= start]
-    return text[start : min(openings, default=None)][-MAX_LENGTH:]
-
-
-def _holds_object(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return any(isinstance(item, dict) and item for item in items)
-
-
-def _decode(text: str, budget: int) -> tuple[Part | None, int]:
-    """Read valid JSON, or repair it; return also how many characters were repaired."""
-    valid = _load(text)
-    if valid is not None:
-        return Part(valid), 0
-    if not text or len(text) > budget:
-        return None, 0
-    try:
-        value = json_repair.loads(text, skip_json_loads=True, strict=True)
-    except Exception:  # whatever goes wrong in a repair, there is no value
-        return None, len(text)
-    flat = not re.search(r"[\[{]", text[1:])
-    if not isinstance(value, (dict, list)) or (flat and _says_twice(value, text)):
-        return None, len(text)
-    return Part(value, text), len(text)
-
-
-def _says_twice(value: dict[str, Any] | list[Any], text: str) -> bool:
-    """Find a key that stands twice, of which a repair keeps one value."""
-    return isinstance(value, dict) and any(
-        len(re.findall(rf"(?<!\w){re.escape(str(key))}[\"'”]?\s*:", text)) > 1
-        for key in value
-    )
-
-
-def _load(text: str) -> Any:
-    """Return what valid JSON says, None for anything else."""
-    try:
-        return DECODER.decode(text)
-    except (ValueError, RecursionError):
-        # ValueError also comes of integers with thousands of digits.
-        return None
-
+MAX_LENGTH = 100_000  # characters that are read, the last ones
+MAX_FAILED = 1_000_000  # characters read in vain, 500 more for each attempt
+MAX_REPAIR = 50_000  # characters of damaged objects, 50 more for each
+MAX_DEPTH = 40  # of nesting
 
 Verdict = Literal["parsed", "missing", "ambiguous", "refused", "invalid"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-
-ARTICLE_KEYS = {"article", "article_number", "article_id", "number", "id", "index"}
+NUMBER_KEYS = {"article", "article number", "article id", "number", "id", "index"}
 LABEL_KEYS = {"label", "category", "class", "topic"}
-NUMBER = re.compile(r"\s*(?:article\s*)?#?0*([1-9][0-9]{0,8})\s*[.:]?\s*", re.I)
+NUMBER = r"\s*(?:article\s*|{item}\s*)?#?0*([1-9][0-9]{{0,8}})\s*[.:]?\s*"
 # Only of the model itself: articles too tell of those who refuse or are unable.
 REFUSAL = re.compile(
     r"\b(?:i['’]?m|i am) (?:sorry|unable|not able|afraid)\b"
@@ -422,114 +46,175 @@ REFUSAL = re.compile(
     r"|\bas an ai\b|\bsorry, (?:but )?i\b|\bi apologi[sz]e\b",
     re.I,
 )
+THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+# A bracket in prose is taken for JSON only if what follows could be JSON.
+BRACKET = re.compile(
+    r"""[\]}]
+    |\{\s*(?:["'“}]|-?\d|/[/*]|\w{1,40}\s*:)
+    |\[\s*(?:["'“\]\[{]|-?\d|/[/*]|(?:null|true|false|NaN|-?Infinity)\s*[,\]])""",
+    re.VERBOSE,
+)
+# An object with nothing in it but scalars and lists of them. What is cut off is none.
+INNERMOST = re.compile(r"\{[^{}\[\]]*(?:\[[^{}\[\]]*\][^{}\[\]]*)*\}")
+JOINT = re.compile(r"[\s,;\[\]{}]*")  # between two values of one list
 SAID = 60  # characters of what was said that an answer keeps
 
 
 class Answer(BaseModel):
-    """What became of one article.
+    """What became of one text: its number from 1, its class id if there is one.
 
-    Attributes
-    ----------
-    article : int
-        Its number, from 1.
-    label : int or None
-        Class id; None unless the verdict is "parsed".
-    verdict : str
-        "parsed": the reply gives one label; "missing": none; "ambiguous": several
-        that differ; "refused": the model declined; "invalid": it gives something that
-        is no label.
-    said : str or None
-        What the reply gives as label, shortened.
+    The verdict is "parsed": the reply gives one label; "missing": none; "ambiguous":
+    several that differ; "refused": the model declined; "invalid": it gives something
+    that is no label. `said` is what the reply gives as label, shortened.
     """
 
     model_config = ConfigDict(frozen=True)
 
     article: int = Field(ge=1)
-    label: int | None = Field(default=None, ge=0, lt=len(LABELS))
+    label: int | None = Field(default=None, ge=0)
     verdict: Verdict = "missing"
     said: str | None = None
 
     @model_validator(mode="after")
     def _label_if_parsed(self) -> Answer:
         if (self.label is None) == (self.verdict == "parsed"):
-            raise ValueError(
-                f"label={self.label} with verdict={self.verdict!r}: an answer has a "
-                "label if it was parsed, and only then."
-            )
+            said = f"label={self.label} with verdict={self.verdict!r}"
+            raise ValueError(f"{said}: an answer has a label only if it was parsed")
         return self
 
 
-def read_answers(text: str, n: int) -> list[Answer]:
-    """Read the answers to `n` numbered articles out of a reply.
+def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
+    """Read the answers to `n` numbered texts out of a reply.
 
-    Articles are known by their numbers, never by position; numbers outside 1 to `n`
-    are ignored. Where JSON stands at several places with prose between them, a later
-    one corrects an earlier one, article by article; two labels for an article in one
-    place are "ambiguous". A label that is cut off is none.
+    Texts are known by their numbers, never by position; numbers outside 1 to `n` are
+    ignored. Where JSON stands at several places with prose between them, a later one
+    corrects an earlier one, text by text; two labels for a text in one place are
+    "ambiguous". A label that is cut off is none.
 
     Parameters
     ----------
     text : str
         The reply, whatever it is.
     n : int
-        Number of articles asked about. If it is 1, a reply that is nothing but a
-        label, and an entry without an article number, count too.
+        Number of texts asked about. If it is 1, a reply that is nothing but a label,
+        and an entry without a number, count too.
 
     Returns
     -------
     list of Answer, length n
-        In the order of the articles.
-
-    Raises
-    ------
-    ValueError
-        If `n` is below 1.
+        In the order of the texts.
 
     Examples
     --------
-    >>> reply = '[{"article": 2, "label": "Sports"}, {"article": 1, "label": "Art"}]'
+    >>> reply = '[{"article": 2, "label": "World"}, {"article": 1, "label": "Art"}]'
     >>> for answer in read_answers(reply, 3):
     ...     print(answer.article, answer.verdict, answer.label)
     1 invalid None
-    2 parsed 1
+    2 parsed 0
     3 missing None
     """
-    if n < 1:
-        raise ValueError(f"n={n}: a reply answers at least one article.")
-    said: dict[int, list[Any]] = {}
-    for parts in find_json(text):
+    _check(n)
+    reply = without_thoughts(text)
+    found: dict[int, list[Any]] = {}
+    for group in _groups(reply):
         here: dict[int, list[Any]] = defaultdict(list)
-        for part in parts:
-            for article, label in _entries(part.value):
-                number = 1 if article is None and n == 1 else article
-                if number is not None and number <= n and _stands(label, part):
-                    here[number].append(label)
-        said.update(here)
-    if not said:
-        spoken = without_thoughts(text).strip()
-        if n == 1 and label_to_id(spoken) is not None:
-            return [_answer(1, [spoken])]
-        if REFUSAL.search(spoken[:2_000]):
-            return [
-                Answer(article=i, verdict="refused", said=shortened(spoken))
-                for i in range(1, n + 1)
-            ]
-    return [_answer(i, said.get(i, [])) for i in range(1, n + 1)]
+        for value, source in group:
+            for number, label in _entries(value, task):
+                i = 1 if number is None and n == 1 else number
+                if i is not None and i <= n and _stands(label, source):
+                    here[i].append(label)
+        found.update(here)
+    spoken = reply.strip()
+    if not found and n == 1 and task.parse(spoken) is not None:
+        found = {1: [spoken]}
+    if not found and REFUSAL.search(spoken[:2_000]):
+        refused = Answer(article=1, verdict="refused", said=shortened(spoken))
+        return [refused.model_copy(update={"article": i}) for i in range(1, n + 1)]
+    return [_answer(i, found.get(i, []), task) for i in range(1, n + 1)]
 
 
-def _entries(value: Any) -> Iterator[tuple[int | None, Any]]:
-    """Yield article number (None: not given) and label of each entry."""
-    if isinstance(value, list):
+def without_thoughts(text: str) -> str:
+    """Return what follows the last ``</think>``, up to a ``<think>`` that stays open.
+
+    Of long texts the last 100,000 characters.
+    """
+    marks = list(THINKING.finditer(text))
+    start = max((mark.end() for mark in marks if mark[1]), default=0)
+    openings = [mark.start() for mark in marks if not mark[1] and mark.start() >= start]
+    return text[start : min(openings, default=None)][-MAX_LENGTH:]
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object as written, a doubled key twice."""
+
+
+# Line ends in strings are forbidden, but harmless.
+DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
+
+
+def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
+    """Yield the JSON values of each place, or damaged list, and what was mended."""
+    group: list[tuple[Any, str | None]] = []
+    at = end = damaged = failed = repaired = 0
+    while bracket := BRACKET.search(text, at):
+        start = bracket.start()
+        if text[start] in "]}":
+            damaged, at = max(damaged - 1, 0), start + 1
+            continue
+        if group and not damaged and not JOINT.fullmatch(text, end, start):
+            yield group
+            group = []
+        value, source, whole = None, None, INNERMOST.match(text, start)
+        try:
+            if failed > MAX_FAILED and whole is None:
+                raise ValueError("too much was read in vain")
+            value, at = DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError) as error:
+            # Not every error says how far the decoder came.
+            came = 0 if "Unterminated" in str(error) else getattr(error, "pos", 0)
+            failed += 500 + (came or len(text)) - start
+            if whole is None:  # look inside
+                damaged, at = damaged + 1, start + 1
+                continue
+            source, at = whole[0], whole.end()
+            repaired += 50 + len(source)
+            value = _repaired(source) if repaired <= MAX_REPAIR else None
+        end = at
+        if value is not None:
+            group.append((value, source))
+    yield group
+
+
+def _repaired(text: str) -> Any:
+    """Mend one object; None where that would mean to choose between two values."""
+    try:
+        value = json_repair.loads(text, skip_json_loads=True, strict=True)
+    except Exception:  # whatever goes wrong in a repair, there is no value
+        return None
+    if not isinstance(value, dict) or any(
+        len(re.findall(rf"(?<!\w){re.escape(str(key))}[\"'”]?\s*:", text)) > 1
+        for key in value
+    ):
+        return None
+    return _Pairs(value.items())
+
+
+def _entries(
+    value: Any, task: Task, depth: int = MAX_DEPTH
+) -> Iterator[tuple[int | None, Any]]:
+    """Yield number (None: not given) and label of each entry."""
+    if depth == 0:
+        return
+    if isinstance(value, list) and not isinstance(value, _Pairs):
         for item in value:
-            if isinstance(item, (dict, list)):
-                yield from _entries(item)
+            yield from _entries(item, task, depth - 1)
+    if not isinstance(value, _Pairs):
         return
-    if not isinstance(value, dict):
-        return
-    members = [(str(key).strip().lower(), item) for key, item in pairs(value)]
-    labels = [item for key, item in members if key in LABEL_KEYS]
+    members = [(str(key).strip().lower().replace("_", " "), x) for key, x in value]
+    numbers = {*NUMBER_KEYS, task.item.lower().replace("_", " ")}
+    labels = [x for key, x in members if key in {*LABEL_KEYS, task.subject.lower()}]
     if labels:
-        named = [_number(item) for key, item in members if key in ARTICLE_KEYS]
+        named = [_number(item, task) for key, item in members if key in numbers]
         for number in set(named or [None]):
             # A number that can't be read is not the same as none.
             if number is not None or not named:
@@ -537,26 +222,26 @@ def _entries(value: Any) -> Iterator[tuple[int | None, Any]]:
                     yield from _each(number, label)
         return
     for key, item in members:
-        number = _number(key)
-        if number is None:
-            yield from _entries(item)
-        elif isinstance(item, dict):
-            for inner, label in _entries(item):
-                yield from _each(number if inner is None else inner, label)
-        else:
+        number = _number(key, task)
+        if number is not None and not isinstance(item, _Pairs):
             yield from _each(number, item)
+            continue
+        for inner, label in _entries(item, task, depth - 1):
+            yield from _each(number if inner is None else inner, label)
 
 
 def _each(number: int | None, label: Any) -> Iterator[tuple[int | None, Any]]:
     """Take a list of labels for several labels."""
-    for item in label if isinstance(label, list) else [label]:
+    several = isinstance(label, list) and not isinstance(label, _Pairs)
+    for item in label if several else [label]:
         yield number, item
 
 
-def _number(value: Any) -> int | None:
-    """Read an article number from 1."""
+def _number(value: Any, task: Task) -> int | None:
+    """Read a text's number, from 1."""
     if isinstance(value, str):
-        found = NUMBER.fullmatch(value)
+        pattern = NUMBER.format(item=re.escape(task.item))
+        found = re.fullmatch(pattern, value, re.IGNORECASE)
         return int(found[1]) if found else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -564,21 +249,22 @@ def _number(value: Any) -> int | None:
     return int(value) if whole and 1 <= value < 10**9 else None
 
 
-def _stands(label: Any, part: Part) -> bool:
+def _stands(label: Any, source: str | None) -> bool:
     """Check that a repaired label stands in the text as such, and ends there."""
-    if part.source is None or not isinstance(label, str):
+    if source is None or not isinstance(label, str):
         return True
     end = r"""[.,;]?["'”]?\s*(?:[,;\]}/#]|\Z|["'“]?\w+["'”]?\s*:)"""
-    return bool(re.search(rf"(?<!\w){re.escape(label)}{end}", part.source))
+    return bool(re.search(rf"(?<!\w){re.escape(label)}{end}", source))
 
 
-def _answer(article: int, labels: list[Any]) -> Answer:
-    """Pass the verdict on all that was said of one article."""
+def _answer(article: int, labels: list[Any], task: Task) -> Answer:
+    """Pass the verdict on all that was said of one text."""
     given = [label for label in labels if label is not None]
     if not given:
         return Answer(article=article)
     said = " | ".join(dict.fromkeys(map(shortened, given)))[:SAID]
-    ids = {label_to_id(x) if isinstance(x, str) else None for x in given}
+    # A number counts as its digits: there are tasks with such labels.
+    ids = {task.parse(str(x)) if type(x) in (str, int, float) else None for x in given}
     if ids == {None}:
         refused = all(isinstance(x, str) and REFUSAL.search(x[:2_000]) for x in given)
         verdict: Verdict = "refused" if refused else "invalid"
@@ -590,12 +276,11 @@ def _answer(article: int, labels: list[Any]) -> Answer:
 
 def shortened(label: Any) -> str:
     """Write what was said as one line of at most 60 characters."""
+    if isinstance(label, _Pairs):
+        label = dict(label)
     text = label if isinstance(label, str) else json.dumps(label)
     text = " ".join(text[: 4 * SAID].split())
     return text if len(text) <= SAID else text[: SAID - 1] + "…"
-
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def label_ids(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
@@ -606,57 +291,25 @@ def label_ids(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
 
 
 def accounting(answers: Sequence[Answer]) -> pd.DataFrame:
-    """Count the answers by verdict; the counts add up to the number of articles.
+    """Count the answers by verdict: a row for each, with `articles` and `share`.
 
-    Parameters
-    ----------
-    answers : sequence of Answer
-
-    Returns
-    -------
-    DataFrame
-        A row for each verdict there can be, with the columns `articles` and `share`.
-
-    Examples
-    --------
-    >>> answer = Answer(article=1, label=None, verdict="refused", said="I cannot")
-    >>> int(accounting([answer]).loc["refused", "articles"])
-    1
+    The counts add up to the number of texts.
     """
     counts = Counter(answer.verdict for answer in answers)
-    table = pd.DataFrame(
-        {"articles": [counts[verdict] for verdict in VERDICTS]},
-        index=pd.Index(VERDICTS, name="verdict"),
-    )
+    index = pd.Index(VERDICTS, name="verdict")
+    table = pd.DataFrame({"articles": [counts[v] for v in VERDICTS]}, index=index)
     table["share"] = table["articles"] / max(len(answers), 1)
     return table
 
 
-def answers_to_dataset(dataset: Dataset, answers: Sequence[Answer]) -> Dataset:
-    """Put the answers beside the rows that they are about.
+def answers_to_dataset(
+    dataset: Dataset, answers: Sequence[Answer], task: Task = AG_NEWS
+) -> Dataset:
+    """Put the answers beside the rows that they are about, one a row, in order.
 
-    Parameters
-    ----------
-    dataset : datasets.Dataset
-        The rows whose texts were asked about.
-    answers : sequence of Answer
-        One a row, in order.
-
-    Returns
-    -------
-    datasets.Dataset
-        The rows with the columns `predicted` (a `ClassLabel`, -1 for no answer),
-        `verdict` and `said`, which replace columns of these names.
-
-    Raises
-    ------
-    ValueError
-        If the answers are not those of the rows, by number.
-
-    Notes
-    -----
-    The fingerprint follows from the rows' and the answers, so that what `datasets`
-    caches of one set of answers is never taken for another's.
+    The columns `predicted` (a `ClassLabel`, -1 for no answer), `verdict` and `said`
+    replace those of these names. The fingerprint follows from the rows' and the
+    answers: what `datasets` caches of one set of answers is not taken for another's.
     """
     numbers = [answer.article for answer in answers]
     if numbers != list(range(1, len(dataset) + 1)):
@@ -665,7 +318,7 @@ def answers_to_dataset(dataset: Dataset, answers: Sequence[Answer]) -> Dataset:
             f"these are {len(numbers)}: hand over what predict_answers gave for "
             "the dataset's own texts"
         )
-    labels = ClassLabel(names=list(LABEL_NAMES))
+    labels = ClassLabel(names=list(task.label_names))
     columns: dict[str, tuple[list[Any], Any]] = {
         "predicted": (label_ids(answers).tolist(), labels),
         "verdict": ([answer.verdict for answer in answers], Value("string")),
@@ -683,7 +336,7 @@ class Classification(BaseModel):
     """One article's label, as the model is asked to write it."""
 
     article: int = Field(ge=1, description="number of the article")
-    label: str = Field(description=f"one of {', '.join(LABELS)}")
+    label: str = Field(description=f"one of {', '.join(AG_NEWS.said)}")
 
 
 class Results(BaseModel):
@@ -692,33 +345,24 @@ class Results(BaseModel):
     results: list[Classification]
 
 
-def results_schema(n: int) -> dict[str, Any]:
-    """Return the JSON schema of a reply to `n` articles, for constrained decoding.
+def results_schema(n: int, task: Task = AG_NEWS) -> dict[str, Any]:
+    """Return the JSON schema of a reply to `n` texts, for constrained decoding.
 
-    Parameters
-    ----------
-    n : int
-        Number of articles.
-
-    Returns
-    -------
-    dict
-        A reply that fits names the articles 1 to `n` in order, each with one of
-        `LABELS`: a server that enforces it can't leave one out.
-
-    Raises
-    ------
-    ValueError
-        If `n` is below 1.
+    A reply that fits names the texts 1 to `n` in order, each with one of `task.said`:
+    a server that enforces it can't leave one out.
     """
-    if n < 1:
-        raise ValueError(f"n={n}: a reply answers at least one article.")
+    _check(n)
+    label = {"enum": list(task.said)}
     entries = [
-        _closed({"article": {"const": i}, "label": {"enum": list(LABELS)}})
-        for i in range(1, n + 1)
+        _closed({task.item: {"const": i}, "label": label}) for i in range(1, n + 1)
     ]
     array = {"type": "array", "prefixItems": entries, "minItems": n, "maxItems": n}
     return _closed({"results": array})
+
+
+def _check(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n={n}: a reply answers at least one article.")
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -731,45 +375,26 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 class EnumOutputParser(BaseOutputParser[Enum]):
-    """Parse a reply that is one value of an `Enum`, for one article.
-
-    Attributes
-    ----------
-    enum : type of Enum
-        Its values are the labels, strings.
-
-    Examples
-    --------
-    >>> Topic = Enum("Topic", {"WORLD": "World", "SPORTS": "Sports"})
-    >>> EnumOutputParser(enum=Topic).parse(" sports.")
-    <Topic.SPORTS: 'Sports'>
-    """
+    """Parse a reply that is one value of an `Enum` of str, for one text."""
 
     enum: type[Enum]
 
     def parse(self, text: str) -> Enum:
-        """Return the member that the text names.
-
-        Raises
-        ------
-        OutputParserException
-            If the text is no value; case and punctuation around it do not matter.
-        """
+        """Return the member that the text names, in any case and punctuation."""
         values = {normalized(str(member.value)): member for member in self.enum}
         member = values.get(normalized(text[:100]))
         if member is None:
             raise OutputParserException(
-                f"{shortened(text)!r} is none of {', '.join(self._values())}.",
-                llm_output=text,
+                f"{shortened(text)!r} is none of {self._values()}.", llm_output=text
             )
         return member
 
     def get_format_instructions(self) -> str:
         """Say in the prompt what the reply must be."""
-        return f"Reply with one of these and nothing else: {', '.join(self._values())}."
+        return f"Reply with one of these and nothing else: {self._values()}."
 
-    def _values(self) -> list[str]:
-        return [str(member.value) for member in self.enum]
+    def _values(self) -> str:
+        return ", ".join(str(member.value) for member in self.enum)
 
     @property
     def _type(self) -> str:

@@ -251,7 +251,7 @@ class Task:
     @property
     def instructions(self) -> str:
         """What a chat model is told of the task, the labels included."""
-        items, subjects = _plural(self.item), _plural(self.subject)
+        items, subjects = plural(self.item), plural(self.subject)
         lines = [
             f"- {said}: {label.description}" if label.description else f"- {said}"
             for said, label in zip(self.said, self.labels, strict=True)
@@ -326,7 +326,7 @@ def normalized(text: str) -> str:
     return " ".join(word for word in words if word != "and")
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
     if re.search(r"[^aeiou]y$", noun):
         return f"{noun[:-1]}ies"
     return f"{noun}es" if re.search(r"(s|x|z|ch|sh)$", noun) else f"{noun}s"

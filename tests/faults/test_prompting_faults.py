@@ -21,6 +21,7 @@ from fault_replies import LABELS, REPLY_FAULTS
 from fault_server import FAULTS, FaultServer
 
 from chapterlib.classifiers.prompt import PromptClassifier
+from chapterlib.prompting import chat_models
 from chapterlib.prompting.chat_models import chat_model
 
 NASTY = [
@@ -55,6 +56,14 @@ def right(text):
     return LABELS[sum(map(ord, text)) % 4]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_pauses():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+        patch.setattr(chat_models, "PAUSE", 0.0)
+        yield
+
+
 def classify(
     server, texts, *, batch_size=10, concurrency=16, cache=False, timeout=30.0
 ):
@@ -65,7 +74,6 @@ def classify(
         api_key="k",
         cache=cache,
         retries=3,
-        backoff=0.0,
         timeout=timeout,
     )
     classifier = PromptClassifier(
@@ -86,8 +94,10 @@ def hold(server, texts, answers):
     assert server.broken_promises(texts, named(answers)) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(
+    ("mix", "seed"),
+    [(mix, seed) for mix in MIXES for seed in range(3 if mix == "all" else 2)],
+)
 def test_five_hundred_articles_are_all_accounted_for(mix, seed):
     texts = articles(500, seed)
     with FaultServer(right, MIXES[mix], seed=seed, retry_after=0.01) as server:
@@ -147,8 +157,8 @@ def test_a_second_run_asks_for_nothing_that_was_answered(tmp_path, monkeypatch):
 
 RUN = """
 import sys
-sys.path.insert(0, "tests/doubles")
-from test_prompting_faults import articles, classify, named
+sys.path[:0] = [".", "tests/doubles"]
+from tests.faults.test_prompting_faults import articles, classify, named
 import json
 answers = classify(sys.argv[1], articles(int(sys.argv[2])), cache=True, concurrency=8)
 print(json.dumps(named(answers)))
@@ -185,7 +195,9 @@ def test_after_sigkill_no_reply_that_arrived_is_asked_for_again(
         while len(server.delivered) < kill_after:
             assert killed.poll() is None
             time.sleep(0.02)
-        arrived = {r.raw for r in server.delivered if r.fault not in HTTP_FAULTS}
+        # One that was cut off before its first letter says nothing, and is not kept.
+        told = [r for r in server.delivered if r.fault not in HTTP_FAULTS and r.content]
+        arrived = {r.raw for r in told}
         # On a busy machine the client needs a while to read what it was sent.
         end = time.monotonic() + 60
         while replies_in(tmp_path) < len(arrived) and time.monotonic() < end:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -8,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 from chapterlib.prompting.cache import ReplyCache, ReplyCacheError
+
+KEYS = ("f53b3155b302982e196b7645b7b614b1", "2e286b3bf8250f3f5f98fbe12f9d2b94")
 
 
 def reply(text="World", finish="stop", **more):
@@ -67,24 +71,25 @@ def test_an_empty_cache_counts_as_one(path):
 @pytest.mark.parametrize(
     "value",
     [
-        reply(finish="length"),
+        reply(""),
+        reply(" ", finish="length"),
         reply(finish="content_filter"),
         reply(finish=None),
-        [*reply(), *reply(finish="length")],
+        [*reply(), *reply(finish="content_filter")],
         [],
         [Generation(text="World")],
         [ChatGeneration(message=HumanMessage("World"))],
         reply(additional_kwargs={"parsed": object()}),
     ],
 )
-def test_what_is_no_whole_reply_is_not_kept(path, value):
+def test_what_is_no_reply_is_not_kept(path, value):
     cache = ReplyCache(path)
     cache.update("p", "m", value)
     assert cache.lookup("p", "m") is None
 
 
-@pytest.mark.parametrize("finish", ["stop", "eos"])
-def test_whole_replies_are_kept(path, finish):
+@pytest.mark.parametrize("finish", ["stop", "eos", "length", "max_tokens"])
+def test_replies_are_kept_whole_or_cut_off(path, finish):
     cache = ReplyCache(path)
     cache.update("p", "m", reply(finish=finish))
     cache.update("p", "m", reply("newer", finish=finish))
@@ -101,7 +106,6 @@ def test_strange_text_survives(path):
 def test_prompts_are_not_written_down(path):
     cache = ReplyCache(path, "http://user:planted-password@host")
     cache.update("planted-prompt", "planted-parameters", reply())
-    cache.close()
     held = b"".join(f.read_bytes() for f in path.parent.iterdir())
     assert b"planted" not in held
     assert b"World" in held
@@ -160,7 +164,7 @@ def test_a_fork_opens_the_file_for_itself(path):
 
 KILLED = """
 import sys
-from tests.test_replycache import reply
+from tests.unit.prompting.test_cache import reply
 from chapterlib.prompting.cache import ReplyCache
 cache = ReplyCache(sys.argv[1])
 for i in range(10**9):
@@ -194,12 +198,27 @@ def test_a_copy_by_pickle_uses_the_same_file(path):
     assert repr(copy) == f"ReplyCache({str(path)!r})"
 
 
-def test_a_closed_cache_opens_again(path):
+def test_a_refusal_is_a_reply(path):
     cache = ReplyCache(path)
-    cache.update("p", "m", reply())
-    cache.close()
-    cache.close()
+    cache.update("p", "m", reply("", additional_kwargs={"refusal": "No."}))
     assert cache.lookup("p", "m")
+
+
+def test_replies_of_before_are_found(path):
+    # The format of the file and of the key: what was paid for stays valid.
+    cache = ReplyCache(path, "a")
+    cache.update("p", "m", reply())
+    with closing(sqlite3.connect(path)) as database:
+        ((space, prompt, kept),) = database.execute("SELECT * FROM replies").fetchall()
+    assert (space.hex(), prompt.hex()) == KEYS
+    assert json.loads(kept)[0]["message"]["content"] == "World"
+
+
+def test_a_reply_that_cannot_be_written_is_told_of_and_not_lost(path, monkeypatch):
+    cache = ReplyCache(path)
+    monkeypatch.setattr("chapterlib.prompting.cache.TABLE", "CREATE nonsense")
+    with pytest.warns(RuntimeWarning, match="could not be stored"):
+        cache.update("p", "m", reply())
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, None])
@@ -223,7 +242,7 @@ def test_a_reply_that_is_damaged_is_named(path):
         cache.lookup("p", "m")
 
 
-def test_a_switch_that_meets_another_waits(path, monkeypatch):
+def test_a_writer_that_meets_another_waits(path, monkeypatch):
     path.parent.mkdir()
     other = sqlite3.connect(path, check_same_thread=False)
     other.execute("CREATE TABLE t (a)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -23,7 +24,9 @@ from chapterlib.prompting.prompts import (
     number_articles,
     zero_shot,
 )
-from chapterlib.tasks.task import LABELS
+from chapterlib.tasks.task import AG_NEWS, Label, Task
+
+LABELS = AG_NEWS.said
 
 GOLDEN = Path(__file__).parent / "golden"
 TRICKY = [
@@ -172,6 +175,38 @@ def test_a_mistake_must_be_one() -> None:
 def test_turns_hold_at_least_one_demonstration() -> None:
     with pytest.raises(ValueError, match="per_turn=0"):
         few_shot(DEMONSTRATIONS, per_turn=0)
+
+
+ODD = Task(
+    "Odd",
+    (Label("a/b {x}", 'with {braces} and "quotes"'), "10", "Börse"),
+    item="Frage",
+    subject="Thema",
+)
+
+
+@pytest.mark.parametrize("make", [zero_shot, chain_of_thought, carp])
+def test_any_task_has_its_prompts(make: Any) -> None:
+    prompt = make(ODD)
+    assert prompt.input_variables == ["articles"]
+    system, human = prompt.format_messages(articles=number_articles(["x"], ODD))
+    for said in (
+        "- a/b {x}: with {braces}",
+        "- 10\n- Börse\n",
+        '{"Frage": 1, "label": "<Thema>"}',
+    ):
+        assert said in system.content
+    assert human.content == 'Frage 1: "x"'
+    assert "article" not in system.content
+
+
+def test_any_task_has_its_demonstrations() -> None:
+    shown = [Demonstration("x", "10"), Demonstration("y", 2)]
+    prompt = few_shot(shown, [Negative("z", 0, "10")], task=ODD)
+    system, human, reply, _ = prompt.format_messages(articles="")
+    assert '- "z" is not a/b {x}, but 10.' in system.content
+    assert human.content == 'Frage 1: "x"\nFrage 2: "y"'
+    assert reply.content.endswith('{"Frage": 2, "label": "Börse"}]}')
 
 
 if __name__ == "__main__":
