@@ -21,7 +21,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chapterlib.models import devices, loading
 from chapterlib.models.hidden_states import BATCH_TOKENS, pooled_states
-from chapterlib.tasks import sampling
 from chapterlib.tasks.task import AG_NEWS
 
 TEMPLATE = AG_NEWS.template
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    ds = sampling.load_ag_news()
+    ds = AG_NEWS.load()
     texts = list(dict.fromkeys(ds["train"]["text"][: options.rows]))
     device = devices.pick_device()
     dtype = devices.pick_dtype(device)

@@ -34,7 +34,7 @@ from langchain_core.output_parsers import PydanticOutputParser
 from chapterlib.classifiers.prompt import PromptClassifier
 from chapterlib.prompting import chat_models, parsers, prompts
 from chapterlib.prompting.cache import ReplyCache
-from chapterlib.tasks import sampling
+from chapterlib.tasks.task import AG_NEWS
 
 BATCH = 10
 
@@ -143,7 +143,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore")
-    sample = list(sampling.load_ag_news("sample")["train"]["text"])
+    sample = list(AG_NEWS.load("sample")["train"]["text"])
     texts = [f"{sample[i % len(sample)]} ({i})" for i in range(options.rows)]
     for faulty in (0.0, options.faulty):
         with server(options.latency, faulty) as url:

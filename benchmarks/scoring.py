@@ -25,6 +25,7 @@ from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.models import devices, loading
 from chapterlib.models.likelihood import log_likelihoods, word_tokens
 from chapterlib.tasks import sampling
+from chapterlib.tasks.task import AG_NEWS
 
 LONGER = ("world news", "sports news", "business news", "science and technology")
 Scores = npt.NDArray[np.float64]
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    train = sampling.load_ag_news()["train"]
+    train = AG_NEWS.load()["train"]
     texts = list(dict.fromkeys(train["text"][: options.rows]))
     device = devices.pick_device()
     loaded = loading.load("generate", dtype=options.dtype, device=device)

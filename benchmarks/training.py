@@ -26,6 +26,7 @@ from chapterlib.models import devices, loading
 from chapterlib.reporting import machine
 from chapterlib.reporting.runs import in_own_process
 from chapterlib.tasks import sampling, task
+from chapterlib.tasks.task import AG_NEWS
 from chapterlib.training.presets import preset
 
 RECIPE = preset("cpu")
@@ -103,7 +104,7 @@ class Naive:
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Train and predict in one way; run it in a fresh process."""
-    ds = sampling.load_ag_news()
+    ds = AG_NEWS.load()
     classes, seed = len(task.AG_NEWS.labels), options.seed
     train = sampling.balanced_sample(ds["train"], options.rows // classes, seed=seed)
     test = sampling.balanced_sample(ds["test"], options.test_rows // classes, seed=seed)

@@ -123,9 +123,11 @@ def _train(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     from chapterlib.reporting import records, runs
-    from chapterlib.tasks.sampling import load_ag_news
+    from chapterlib.tasks.sampling import book_rows
+    from chapterlib.tasks.task import AG_NEWS
 
-    ds = load_ag_news(rows=None if options.all_rows else "book")
+    ds = AG_NEWS.load()
+    ds = ds if options.all_rows else book_rows(ds)
     folder = options.results or results_folder()
     if options.list:
         known = records.read(folder) if folder.is_dir() else []

@@ -84,12 +84,12 @@ def execution_environment() -> dict[str, str]:
 
 def _reachable() -> str:
     """Name the data set of the Hub where it can be loaded, else the sample."""
-    from chapterlib.tasks import sampling
+    from chapterlib import AG_NEWS, tasks
     from chapterlib.tasks.loading import HUB_ID
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = sampling.describe(sampling.load_ag_news())
+        found = tasks.describe(AG_NEWS.load())
     return SAMPLE if found.is_sample else HUB_ID
 
 
@@ -157,13 +157,11 @@ def data_origin(environment: dict[str, str], cache: Path) -> Origin:
     note = cache / "data_origin.json"
     if note.is_file():
         return Origin(**json.loads(note.read_text(encoding="utf-8")))
-    from chapterlib.tasks import sampling
+    from chapterlib import AG_NEWS, tasks
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        info = sampling.describe(
-            sampling.load_ag_news(environment["CHAPTERLIB_AG_NEWS"])
-        )
+        info = tasks.describe(AG_NEWS.load(environment["CHAPTERLIB_AG_NEWS"]))
     rows = " and ".join(f"{count:,} {split}" for split, count in info.rows.items())
     sentence = f"{rows} rows, fingerprint {info.fingerprint}"
     origin = Origin(name=info.name, is_sample=info.is_sample, sentence=sentence)

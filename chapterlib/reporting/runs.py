@@ -369,7 +369,7 @@ def train(config: RunConfig) -> records.RunRecord | None:
 
     Returns None in every process but the first. ConfigError for an unknown parameter.
     """
-    ds = sampling.load_ag_news(config.data)
+    ds = AG_NEWS.load(config.data)
     train, test = ds["train"], ds["test"]
     if n := config.train_per_class:
         train = sampling.balanced_sample(train, n, seed=config.seed)

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from chapterlib.settings import results_folder, shipped_folder
 from chapterlib.tasks.loading import BUILDER, DataError, Origin, as_splits
-from chapterlib.tasks.task import AG_NEWS
 
 
 class Manifest(TypedDict):
@@ -113,18 +111,6 @@ def book_rows(
         same = found == list(range(len(rows)))
         picked[split] = rows if same else rows.select(found)
     return picked
-
-
-def load_ag_news(
-    source: str | os.PathLike[str] | None = None,
-    *,
-    rows: Literal["book"] | None = None,
-) -> DatasetDict:
-    """Load AG News, and pick the book's rows where `rows` is "book"."""
-    if rows not in (None, "book"):
-        raise ValueError(f'rows is {rows!r}: give "book", or leave it out for all')
-    ds = AG_NEWS.load(source)
-    return ds if rows is None else book_rows(ds)
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,7 @@ def normalized(text: str) -> str:
 
 
 def plural(noun: str) -> str:
+    """Form the plural of an English noun by rule: topics, categories, classes."""
     if re.search(r"[^aeiou]y$", noun):
         return f"{noun[:-1]}ies"
     return f"{noun}es" if re.search(r"(s|x|z|ch|sh)$", noun) else f"{noun}s"
@@ -394,9 +395,6 @@ AG_NEWS = Task(
     kind="news",
     source=loading.HUB_ID,
 )
-LABEL_NAMES = AG_NEWS.label_names
-LABELS = AG_NEWS.said
-label_to_id = AG_NEWS.parse
 # Two common words a class; on training rows their mean did better than one.
 AG_NEWS_WORDS = (
     ("politics", "war"),

@@ -109,7 +109,7 @@ class RunConfig(BaseModel):
     """What a configuration file may say.
 
     `output` is the folder for the model; `preset` as for `preset`, `params` those of
-    `FinetunedClassifier` that differ from it; `data` as for `tasks.load_ag_news`; rows
+    `FinetunedClassifier` that differ from it; `data` as for `Task.load`; rows
     per class, all where None; `seed` of the draw of rows and of the training.
     """
 

@@ -18,6 +18,7 @@ from chapterlib.__main__ import main
 from chapterlib.models import embedded
 from chapterlib.reporting import records
 from chapterlib.tasks import sampling
+from chapterlib.tasks.task import Task
 
 COMMANDS = ("model", "train", "measure", "records", "figure", "rows")
 
@@ -45,11 +46,16 @@ def loaded(
     """Load the tiny rows instead; give what rows were asked for."""
     asked: list[str | None] = []
 
-    def load(source: str | None = None, rows: str | None = None) -> DatasetDict:
-        asked.append(rows)
+    def load(task: Task, source: str | None = None) -> DatasetDict:
+        asked.append(None)
         return tiny_news
 
-    monkeypatch.setattr(sampling, "load_ag_news", load)
+    def book_rows(ds: DatasetDict) -> DatasetDict:
+        asked[-1] = "book"
+        return ds
+
+    monkeypatch.setattr(Task, "load", load)
+    monkeypatch.setattr(sampling, "book_rows", book_rows)
     return lambda: asked
 
 

@@ -359,9 +359,10 @@ def test_the_embedded_model_knows_topics(
     user_cache: Path, ag_news_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chapterlib.tasks import sampling
+    from chapterlib.tasks.task import AG_NEWS
 
     monkeypatch.setenv("CHAPTERLIB_CACHE", str(user_cache))
-    ds = sampling.load_ag_news(ag_news_folder)
+    ds = AG_NEWS.load(ag_news_folder)
     train = sampling.balanced_sample(ds["train"], 24, seed=0)
     test = sampling.balanced_sample(ds["test"], 24, seed=0)
     fitted = ProbeClassifier(progress=False)

@@ -82,15 +82,13 @@ def test_the_sample_has_none_of_the_rows_and_stays_as_it_is() -> None:
     with pytest.warns(UserWarning, match="SAMPLE"):
         sample = AG_NEWS.load("sample")
     assert sampling.book_rows(sample) is sample
-    with pytest.raises(ValueError, match="rows is 'all'"):
-        sampling.load_ag_news("sample", rows="all")  # type: ignore[arg-type]
 
 
 def test_the_manifest_is_that_of_the_rows_at_hand(ag_news_folder: Path) -> None:
     ds = AG_NEWS.load(ag_news_folder)
     assert sampling.fingerprint(ds["test"]) == "7c34d2ad6aa9b82e"  # of the records
     assert sampling.make_manifest(ds) == json.loads(SHIPPED.read_text("utf-8"))
-    picked = sampling.load_ag_news(ag_news_folder, rows="book")
+    picked = sampling.book_rows(ds)
     assert sampling.describe(picked) == sampling.describe(ds)
 
 
