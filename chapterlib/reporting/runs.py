@@ -29,7 +29,7 @@ from chapterlib.models import loading
 from chapterlib.reporting import machine, records
 from chapterlib.reporting.methods import ALIASES, METHODS, Method, hosted_methods
 from chapterlib.tasks import sampling
-from chapterlib.tasks.task import Task
+from chapterlib.tasks.task import AG_NEWS, Task
 from chapterlib.training.loop import is_main
 from chapterlib.training.presets import ConfigError, RunConfig, preset
 
