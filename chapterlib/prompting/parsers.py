@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from chapterlib.metrics.evaluation import NO_ANSWER
 from chapterlib.tasks.task import AG_NEWS, Task, normalized
 
-# A reply has a few thousand characters: these bounds only keep floods from taking long.
+# A reply has a few thousand characters: these only keep floods from taking long.
 MAX_LENGTH = 100_000  # characters that are read, the last ones
 MAX_FAILED = 1_000_000  # characters read in vain, 500 more for each attempt
 MAX_REPAIR = 50_000  # characters of damaged objects, 50 more for each
@@ -47,14 +47,14 @@ REFUSAL = re.compile(
     re.I,
 )
 THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
-# A bracket in prose is taken for JSON only if what follows could be JSON.
+# A bracket in prose is taken for JSON only if what follows could be.
 BRACKET = re.compile(
     r"""[\]}]
     |\{\s*(?:["'“}]|-?\d|/[/*]|\w{1,40}\s*:)
     |\[\s*(?:["'“\]\[{]|-?\d|/[/*]|(?:null|true|false|NaN|-?Infinity)\s*[,\]])""",
     re.VERBOSE,
 )
-# An object with nothing in it but scalars and lists of them. What is cut off is none.
+# An object of scalars and lists of them, to its end: what is cut off is none.
 INNERMOST = re.compile(r"\{[^{}\[\]]*(?:\[[^{}\[\]]*\][^{}\[\]]*)*\}")
 JOINT = re.compile(r"[\s,;\[\]{}]*")  # between two values of one list
 SAID = 60  # characters of what was said that an answer keeps
@@ -324,8 +324,7 @@ def answers_to_dataset(
         "verdict": ([answer.verdict for answer in answers], Value("string")),
         "said": ([answer.said for answer in answers], Value("string")),
     }
-    stale = [name for name in columns if name in dataset.column_names]
-    result = dataset.remove_columns(stale)
+    result = dataset.remove_columns([x for x in columns if x in dataset.column_names])
     for name, (values, feature) in columns.items():
         known = Hasher.hash([result._fingerprint, name, values])
         result = result.add_column(name, values, new_fingerprint=known, feature=feature)
