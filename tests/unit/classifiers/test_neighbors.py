@@ -56,8 +56,8 @@ def test_the_nearest_rows_come_last(scorer: LabelScorer, train: Rows) -> None:
     few = FewShotScorer(scorer, choose="nearest", k=2).fit(texts, labels)
     (prompt,) = few.scorer_.prompts([texts[3]])
     assert prompt.count("\n") == 2
-    word = scorer.verbalizers[labels[3]]
-    assert prompt.endswith(f"\n{texts[3]}: {word}\n{texts[3]}:")
+    word = scorer.words[labels[3]]
+    assert prompt.endswith(f"\n{texts[3]}:{word}\n{texts[3]}:")
     many = FewShotScorer(scorer, choose="nearest", k=99).fit(texts[:3], labels[:3])
     assert many.scorer_.prompts(["x"])[0].count("\n") == 3
     assert few.predict(texts[:2]).shape == (2,)
