@@ -24,7 +24,7 @@ from tiny_llama import save_tiny_llama
 from tqdm.auto import tqdm
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
-from chapterlib.tasks.task import Task
+from chapterlib.tasks.task import Label, Task
 from chapterlib.training import adapters, loop, prefix, trainer
 from chapterlib.training.trainer import TrainingError
 
@@ -247,7 +247,7 @@ def test_it_is_a_scikit_learn_estimator(make: Any, rows: Any) -> None:
 REVIEWS = Task("Reviews", ("negative", "positive"), item="review", kind="film")
 STARS = Task("Stars", ("1", "2", "10"), template="{text}\nStars:")
 ANREDE = Task("Anrede", ("höflich", "grob / derb", "sonst", "größer"), item="Satz")
-INTENTS = Task("Intents", tuple(f"intent_{i}" for i in range(77)), item="question")
+INTENTS = Task("Intents", tuple(Label(f"intent_{i}") for i in range(77)))
 
 
 @pytest.mark.parametrize(
