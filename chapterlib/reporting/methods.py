@@ -19,7 +19,7 @@ from chapterlib.classifiers.probe import ProbeClassifier
 from chapterlib.classifiers.prompt import FewShotPrompt, PromptClassifier
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting import chat_models
-from chapterlib.tasks.task import AG_NEWS_WORDS
+from chapterlib.tasks.sampling import AG_NEWS_WORDS
 from chapterlib.training.presets import preset
 
 # Parameters that were renamed: what a record calls them, and what they are called now.

@@ -229,11 +229,6 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
     Function and arguments are pickled; the process starts out with the environment of
     this one. MemoryError if the system ended it, as where memory runs out.
-
-    Examples
-    --------
-    >>> in_own_process(os.getpid) == os.getpid()
-    False
     """
     # A forked process would begin with the memory, and the threads, of this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -395,10 +395,3 @@ AG_NEWS = Task(
     kind="news",
     source=loading.HUB_ID,
 )
-# Two common words a class; on training rows their mean did better than one.
-AG_NEWS_WORDS = (
-    ("politics", "war"),
-    ("sports",),
-    ("business", "finance"),
-    ("technology", "science"),
-)

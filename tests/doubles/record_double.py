@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from chapterlib.reporting import records
 
 Y_TRUE = [0, 1, 2, 3, 0, 1, 2, 3]
 Y_PRED = [0, 1, 2, 3, 0, 1, 3, -1]
-DATA = {
+DATA: dict[str, Any] = {
     "name": "AG News",
     "origin": "folder",
     "train_fingerprint": "0123456789abcdef",
@@ -23,8 +25,15 @@ DATA = {
 }
 
 
-def make(y_pred=Y_PRED, *, data=None, level=0.95, **fields):
-    values = {
+def make(
+    y_pred: Sequence[int] = Y_PRED,
+    *,
+    data: dict[str, Any] | None = None,
+    level: float = 0.95,
+    **fields: Any,
+) -> records.RunRecord:
+    """Make a record; `data` and `fields` are what differs."""
+    values: dict[str, Any] = {
         "method": "probe",
         "title": "Probe",
         "model": "embedded",

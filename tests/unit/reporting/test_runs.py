@@ -346,7 +346,12 @@ def test_a_model_runs_in_a_process_of_its_own(
 
 
 def test_what_comes_from_the_task_is_recorded() -> None:
-    scorer = {"template": None, "verbalizers": None, "task": AG_NEWS, "progress": True}
+    scorer: dict[str, Any] = {
+        "template": None,
+        "verbalizers": None,
+        "task": AG_NEWS,
+        "progress": True,
+    }
     expected = {
         "template": "{text}\nThis news article is about",
         "verbalizers": ["politics", "sports", "business", "technology"],
