@@ -76,9 +76,7 @@ def bf16_speedup() -> float:
 
     Measured once per machine, at the shapes of a small language model, and kept.
     """
-    # The key holds all that the ratio hangs on, so that a shared home folder is safe.
-    key = f"{platform.machine()}/{cpu_fingerprint()}/{torch.__version__}"
-    file = get_settings().cache / "bf16_speedup.json"
+    key, file = machine_key(), get_settings().cache / "bf16_speedup.json"
     try:
         known: dict[str, float] = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -93,6 +91,11 @@ def bf16_speedup() -> float:
         except OSError:  # a read-only cache costs a second a process, no more
             pass
     return known[key]
+
+
+def machine_key() -> str:
+    """Name all that the ratio hangs on, so that a shared home folder is safe."""
+    return f"{platform.machine()}/{cpu_fingerprint()}/{torch.__version__}"
 
 
 def _measure_bf16(rounds: int = 15) -> float:
