@@ -233,6 +233,9 @@ def _served_models(client: Any) -> list[str]:
 class _Careful(_Client):
     """Raises `LLMError`, and asks again where a reply holds no completion."""
 
+    if TYPE_CHECKING:
+        endpoint: Endpoint
+
     @classmethod
     def is_lc_serializable(cls) -> bool:
         # A serializable model's key in the reply cache holds every argument: a longer
@@ -387,7 +390,7 @@ class _Listener(BaseCallbackHandler):
             exchange.reply = str(message.text) or str(refusal or "")
             exchange.finish_reason = message.response_metadata.get("finish_reason")
             exchange.cached = bool(message.response_metadata.get("cached"))
-            used = message.usage_metadata or {}
+            used: Any = message.usage_metadata or {}
             exchange.prompt_tokens = used.get("input_tokens", 0)
             exchange.completion_tokens = used.get("output_tokens", 0)
 

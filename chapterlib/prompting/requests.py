@@ -159,7 +159,7 @@ def _as_completed(
     results = sender.batch_as_completed(pending, {"max_concurrency": max_concurrency})
     with closing(cast(Generator[tuple[int, Call]], results)):
         for i, call in results:
-            yield pending[i], cast(Call, call)
+            yield pending[i], call
 
 
 def _is_fatal(error: Exception) -> bool:
