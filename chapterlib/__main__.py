@@ -154,7 +154,7 @@ def _figure(options: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
 
     from chapterlib.plots.comparison import ladder
-    from chapterlib.plots.style import style
+    from chapterlib.plots.styles import style
     from chapterlib.reporting import records, tables
 
     # The sample's figures are no one's but the sample's: never in the README.

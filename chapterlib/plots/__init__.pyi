@@ -21,7 +21,7 @@ from .data import (
     length_histogram as length_histogram,
     projection as projection,
 )
-from .style import (
+from .styles import (
     METHOD_STYLES as METHOD_STYLES,
     OKABE_ITO as OKABE_ITO,
     class_style as class_style,

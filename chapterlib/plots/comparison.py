@@ -11,7 +11,7 @@ from matplotlib.markers import CARETLEFT
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from chapterlib.plots.style import (
+from chapterlib.plots.styles import (
     OKABE_ITO,
     ink,
     label_ends,

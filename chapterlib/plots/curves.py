@@ -17,7 +17,7 @@ from matplotlib.ticker import (
 
 from chapterlib.metrics.calibration import Reliability
 from chapterlib.metrics.evaluation import wilson
-from chapterlib.plots.style import (
+from chapterlib.plots.styles import (
     Style,
     class_style,
     label_ends,

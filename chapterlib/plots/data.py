@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
 from chapterlib.metrics.evaluation import Evaluation
-from chapterlib.plots.style import class_style, ink, new_axes, note, styled
+from chapterlib.plots.styles import class_style, ink, new_axes, note, styled
 
 
 @styled

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from chapterlib.plots.style import (
+from chapterlib.plots.styles import (
     OKABE_ITO,
     class_style,
     ink,

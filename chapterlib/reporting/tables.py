@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from chapterlib.plots.style import require_columns
+from chapterlib.plots.styles import require_columns
 from chapterlib.reporting.records import RecordError, RunRecord, read
 from chapterlib.settings import data_file
 

@@ -1,4 +1,4 @@
-from .audit import (
+from .audits import (
     Audit as Audit,
     audit as audit,
 )

@@ -238,6 +238,8 @@ def test_each_room_has_what_its_face_promises(room: str) -> None:
     assert face.__doc__
     for name in face.__all__:
         assert getattr(face, name) is not None
+        # Once imported, a module of that name would stand in the face's place.
+        assert not (PACKAGE / room / f"{name}.py").exists()
 
 
 def test_importing_the_package_and_its_help_load_no_torch() -> None:

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 from chapterlib.metrics import significance
 from chapterlib.plots import comparison
-from chapterlib.plots.style import METHOD_STYLES
+from chapterlib.plots.styles import METHOD_STYLES
 from chapterlib.reporting import costs
 
 from .checks import follows_the_rules, written

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from chapterlib.tasks.audit import audit
+from chapterlib.tasks.audits import audit
 from chapterlib.tasks.sampling import describe
 from chapterlib.tasks.task import AG_NEWS
 

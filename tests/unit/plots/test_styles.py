@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from matplotlib.colors import to_rgb
 
 from chapterlib.plots import data
-from chapterlib.plots.style import (
+from chapterlib.plots.styles import (
     METHOD_STYLES,
     OKABE_ITO,
     class_style,
