@@ -107,7 +107,7 @@ def test_with_a_third_of_replies_faulty_no_article_is_lost(seed: int) -> None:
     quick = [fault for fault in FAULTS if fault != "time-out"]
     faults = dict.fromkeys(quick, 0.29 / len(quick)) | {"time-out": 0.01}
     with FaultServer(label_of, faults, seed=seed) as server:
-        asked = PromptClassifier(chat(server, timeout=1.0), progress=False)
+        asked = PromptClassifier(chat(server, timeout=5.0), progress=False)
         answers = asked.predict_answers(texts)
         assert not server.broken_promises(texts, names(answers))
         assert [a.article for a in answers] == list(range(1, 501))
