@@ -14,9 +14,9 @@ from functools import cache as cached_once
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
+from langchain_core import exceptions
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.exceptions import ModelError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
@@ -255,7 +255,7 @@ class _Careful(_Client):
                 raise
             except LLMError as found:
                 error = found
-            except (openai.OpenAIError, ModelError) as found:
+            except (openai.OpenAIError, exceptions.ModelError) as found:
                 missing = getattr(found, "status_code", None) in (400, 404, 410)
                 models = _served_models(self.root_client) if missing else ()
                 error = explain(found, self.endpoint, models)

@@ -9,11 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast
 
-from langchain_core.exceptions import (
-    ModelAuthenticationError,
-    ModelNotFoundError,
-    ModelPermissionDeniedError,
-)
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -25,12 +20,8 @@ from chapterlib.prompting.parsers import Answer, read_answers, results_schema
 from chapterlib.prompting.prompts import number_articles
 from chapterlib.tasks.task import AG_NEWS, Task, plural
 
-# No other request will fare better than one that met these.
-HOPELESS = (
-    ModelAuthenticationError,
-    ModelNotFoundError,
-    ModelPermissionDeniedError,
-)
+# No other request will fare better than one that was refused for its key or model.
+HOPELESS = {401, 403, 404}
 # Failed requests in a row, without one reply, after which no more are sent.
 GIVE_UP_AFTER = 20
 # A lone text whose reply could not be read gets another prompt: the same one would
@@ -132,8 +123,8 @@ def ask(
     ]
     if isinstance(stop, BudgetExceeded):
         stop.answers, stop.usage = told, meter.usage
-    if isinstance(stop, HOPELESS):  # not chained: it may quote a key
-        raise LLMError(_reason(stop), fatal=True)
+    if stop is not None and status_of(stop) in HOPELESS and type(stop) is not LLMError:
+        raise LLMError(_reason(stop), fatal=True)  # not chained: it may quote a key
     if stop is not None:
         raise stop
     if unanswered := answers.count(None):
@@ -163,7 +154,7 @@ def _as_completed(
 
 
 def _is_fatal(error: Exception) -> bool:
-    return isinstance(error, HOPELESS) or bool(getattr(error, "fatal", False))
+    return status_of(error) in HOPELESS or bool(getattr(error, "fatal", False))
 
 
 def _response_format(n: int, task: Task) -> dict[str, Any]:

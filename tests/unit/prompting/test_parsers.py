@@ -320,7 +320,7 @@ ODD = Task(
     item="Frage",
     subject="Thema",
 )
-MANY = Task("Many", tuple(f"intent {i}" for i in range(77)), item="query")
+MANY = Task("Many", tuple(Label(f"intent {i}") for i in range(77)), item="query")
 
 
 def test_labels_that_are_numbers_count_as_json_numbers_too() -> None:
