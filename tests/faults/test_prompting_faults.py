@@ -181,6 +181,7 @@ def replies_in(cache):
         return database.execute("SELECT count(*) FROM replies").fetchone()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mix", "kill_after"),
     [("replies", 15), ("all", 15), ("hopeless", 60)],

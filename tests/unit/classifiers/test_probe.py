@@ -195,6 +195,7 @@ hidden_states.embed(texts, model=sys.argv[1], dtype="float32", batch_tokens=1,
 """
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_work_goes_on(exact: dict[str, Any]) -> None:
     command = [sys.executable, "-c", SLOWLY, str(exact["model"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -224,6 +225,7 @@ def _embed(folder: Path, answers: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_cache(exact: dict[str, Any]) -> None:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()

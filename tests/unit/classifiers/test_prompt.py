@@ -305,6 +305,7 @@ def settled(server: FaultServer, delivered: int) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_pays_for_nothing_twice() -> None:
     texts = [f"Item {i}: news" for i in range(300)]
     faults = dict.fromkeys(REPLY_FAULTS, 0.3 / len(REPLY_FAULTS))

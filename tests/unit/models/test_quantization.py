@@ -221,6 +221,7 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     quantization.check(torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_the_missing_kernel_is_not_announced() -> None:
     code = "import chapterlib, bitsandbytes, peft"
     done = subprocess.run(

@@ -28,10 +28,14 @@ from chapterlib.prompting.parsers import (
     results_schema,
 )
 from chapterlib.prompting.prompts import zero_shot
-from chapterlib.tasks.task import AG_NEWS, Label, Task
+from chapterlib.tasks.task import AG_NEWS, Label, Task, normalized
 
 LABELS, label_to_id = AG_NEWS.said, AG_NEWS.parse
-LABEL_TO_ID = {**AG_NEWS._loose, **AG_NEWS._exact}
+LABEL_TO_ID = {
+    normalized(spelling): i
+    for i, label in enumerate(AG_NEWS.labels)
+    for spelling in (label.name, label.said or label.name, *label.spellings)
+}
 
 ONE = '{"results": [{"article": 1, "label": "World"}]}'
 

@@ -322,6 +322,7 @@ def test_finetuning_is_recorded_with_what_it_trained(
     assert runs.is_current(tuned, tiny_news, [record])
 
 
+@pytest.mark.slow
 def test_a_model_runs_in_a_process_of_its_own(
     small: Path, tiny_news: DatasetDict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
