@@ -15,6 +15,7 @@ import pytest
 
 from chapterlib.models.embedded import EmbeddedModelError
 from chapterlib.prompting import local_server as server_module
+from chapterlib.prompting.cache import ReplyCache
 from chapterlib.prompting.chat_models import chat_model, debug_llm
 from chapterlib.prompting.errors import LLMError
 from chapterlib.prompting.local_server import local_server, stop_local_servers
@@ -167,8 +168,6 @@ def test_the_model_keeps_to_a_json_schema(llm):
 
 @pytest.mark.slow
 def test_it_listens_on_loopback_and_refuses_other_keys(llm):
-    from chapterlib.prompting.clients import OpenAIChat
-
     address = urlsplit(local_server().base_url)
     listening = [
         c.laddr
@@ -176,7 +175,7 @@ def test_it_listens_on_loopback_and_refuses_other_keys(llm):
         if c.status == psutil.CONN_LISTEN and c.laddr.port == address.port
     ]
     assert [place.ip for place in listening] == ["127.0.0.1"]
-    wrong = OpenAIChat(
+    wrong = type(llm)(
         model="any",
         base_url=local_server().base_url,
         api_key="wrong",
@@ -199,8 +198,8 @@ def test_a_prompt_that_is_too_long_is_refused_with_the_numbers(llm):
 @pytest.mark.slow
 def test_a_reply_survives_another_port(user_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "chapterlib.prompting.chat_models._cache_file",
-        lambda settings: tmp_path / "replies.sqlite",
+        "chapterlib.prompting.chat_models.ReplyCache",
+        lambda path, identity: ReplyCache(tmp_path / path.name, identity),
     )
     llm = chat_model("local", max_tokens=400)
     form = {"name": "results", "strict": True, "schema": schema(1)}
