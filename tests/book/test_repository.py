@@ -142,7 +142,10 @@ class TestNotebook:
     def test_code_is_short_and_narrow(self, notebook: Path) -> None:
         for source in cells(notebook, "code"):
             lines = source.splitlines()
-            assert len(lines) <= 20, source
+            # A list of imports is looked up, not read.
+            imports = re.findall(r"^(?:from .* )?import (?:\([^)]*\)|.*)", source, re.M)
+            listed = sum(len(found.splitlines()) for found in imports)
+            assert len(lines) - listed <= 20, source
             assert max(map(len, lines), default=0) <= 79, source
 
     def test_prose_is_plain_markdown(self, notebook: Path) -> None:
