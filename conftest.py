@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# book/notebooks is a symlink: without this every notebook would be found twice
+collect_ignore = ["book"]
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share whole suites between two processes; notebooks and single files run in one.
