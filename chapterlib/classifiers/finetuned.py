@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from chapterlib.training.adapters import FinetuningMethod
 from chapterlib.training.trainer import explained
 
 
+@dataclass(eq=False, repr=False)
 class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     """A language model with a classification head, finetuned on labeled texts.
 
@@ -114,73 +116,38 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     array([0])
     """
 
-    def __init__(
-        self,
-        method: FinetuningMethod = "lora",
-        model: str | Path | None = None,
-        template: str | None = None,
-        max_length: int = 128,
-        r: int = 16,
-        alpha: float = 32,
-        dropout: float = 0.0,
-        target_modules: Sequence[str] = ATTENTION,
-        first_layer: float = 0,
-        head_init: Literal["random", "probe"] = "random",
-        learning_rate: float = 4e-4,
-        weight_decay: float = 0.01,
-        schedule: str = "linear",
-        warmup: float = 0.0,
-        batch_size: int = 16,
-        accumulate: int = 1,
-        epochs: float = 3,
-        validation: float = 0.0,
-        patience: int | None = None,
-        group_by_length: bool = True,
-        cache_prefix: bool | str | Path = True,
-        gradient_checkpointing: bool = False,
-        compile_model: bool = False,
-        label_names: Sequence[str] | None = None,
-        checkpoints: str | Path | None = None,
-        checkpoint_steps: int | None = None,
-        resume: bool = True,
-        seed: int = 0,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        progress: bool = True,
-        task: Task = AG_NEWS,
-    ) -> None:
-        self.method = method
-        self.model = model
-        self.template = template
-        self.max_length = max_length
-        self.r = r
-        self.alpha = alpha
-        self.dropout = dropout
-        self.target_modules = target_modules
-        self.first_layer = first_layer
-        self.head_init = head_init
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.warmup = warmup
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.epochs = epochs
-        self.validation = validation
-        self.patience = patience
-        self.group_by_length = group_by_length
-        self.cache_prefix = cache_prefix
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile_model = compile_model
-        self.label_names = label_names
-        self.checkpoints = checkpoints
-        self.checkpoint_steps = checkpoint_steps
-        self.resume = resume
-        self.seed = seed
-        self.device = device
-        self.dtype = dtype
-        self.progress = progress
-        self.task = task
+    method: FinetuningMethod = "lora"
+    model: str | Path | None = None
+    template: str | None = None
+    max_length: int = 128
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    target_modules: Sequence[str] = ATTENTION
+    first_layer: float = 0
+    head_init: Literal["random", "probe"] = "random"
+    learning_rate: float = 4e-4
+    weight_decay: float = 0.01
+    schedule: str = "linear"
+    warmup: float = 0.0
+    batch_size: int = 16
+    accumulate: int = 1
+    epochs: float = 3
+    validation: float = 0.0
+    patience: int | None = None
+    group_by_length: bool = True
+    cache_prefix: bool | str | Path = True
+    gradient_checkpointing: bool = False
+    compile_model: bool = False
+    label_names: Sequence[str] | None = None
+    checkpoints: str | Path | None = None
+    checkpoint_steps: int | None = None
+    resume: bool = True
+    seed: int = 0
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+    progress: bool = True
+    task: Task = AG_NEWS
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
         """Train on labeled texts, or finish the same run that was interrupted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ Choice = Literal["all", "nearest"]
 Doubles = npt.NDArray[np.float64]
 
 
+@dataclass(eq=False, repr=False)
 class FewShotScorer(ClassifierMixin, BaseEstimator):
     """Score labels after demonstrations that are taken from the training rows.
 
@@ -55,18 +57,11 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     array([2])
     """
 
-    def __init__(
-        self,
-        scorer: LabelScorer | None = None,
-        *,
-        choose: Choice = "all",
-        k: int = 4,
-        task: Task = AG_NEWS,
-    ) -> None:
-        self.scorer = scorer
-        self.choose = choose
-        self.k = k
-        self.task = task
+    scorer: LabelScorer | None = None
+    _: KW_ONLY
+    choose: Choice = "all"
+    k: int = 4
+    task: Task = AG_NEWS
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotScorer:
         """Keep the rows as demonstrations, or to choose demonstrations from."""
@@ -92,6 +87,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         return self.scorer_.predict_proba(texts)
 
 
+@dataclass(eq=False, repr=False)
 class NeighborVote(ClassifierMixin, BaseEstimator):
     """Let the nearest training rows vote, and weigh their vote with the model's score.
 
@@ -129,20 +125,12 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     demonstration's label rather than learn from it.
     """
 
-    def __init__(
-        self,
-        scorer: LabelScorer | None = None,
-        *,
-        k: int = 16,
-        weight: float = 0.3,
-        smoothing: float = 0.3,
-        task: Task = AG_NEWS,
-    ) -> None:
-        self.scorer = scorer
-        self.k = k
-        self.weight = weight
-        self.smoothing = smoothing
-        self.task = task
+    scorer: LabelScorer | None = None
+    _: KW_ONLY
+    k: int = 16
+    weight: float = 0.3
+    smoothing: float = 0.3
+    task: Task = AG_NEWS
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NeighborVote:
         """Embed the rows that will vote."""

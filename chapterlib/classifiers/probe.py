@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from chapterlib.models.hidden_states import (
 from chapterlib.tasks.task import AG_NEWS, Task, check_labels
 
 
+@dataclass(eq=False, repr=False)
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on standardized hidden states of a frozen model.
 
@@ -69,38 +71,21 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     array([2])
     """
 
-    def __init__(
-        self,
-        model: str | Path | None = None,
-        layer: int | Sequence[int] = -1,
-        pooling: Pooling = "both",
-        template: str | None = None,
-        max_length: int = 128,
-        Cs: Sequence[float] = STRENGTHS,
-        cv: int = 5,
-        scoring: str = "accuracy",
-        seed: int = 0,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        cache: bool = True,
-        progress: bool = True,
-        *,
-        task: Task = AG_NEWS,
-    ) -> None:
-        self.model = model
-        self.layer = layer
-        self.pooling = pooling
-        self.template = template
-        self.max_length = max_length
-        self.Cs = Cs
-        self.cv = cv
-        self.scoring = scoring
-        self.seed = seed
-        self.device = device
-        self.dtype = dtype
-        self.cache = cache
-        self.progress = progress
-        self.task = task
+    model: str | Path | None = None
+    layer: int | Sequence[int] = -1
+    pooling: Pooling = "both"
+    template: str | None = None
+    max_length: int = 128
+    Cs: Sequence[float] = STRENGTHS
+    cv: int = 5
+    scoring: str = "accuracy"
+    seed: int = 0
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+    cache: bool = True
+    progress: bool = True
+    _: KW_ONLY
+    task: Task = AG_NEWS
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> ProbeClassifier:
         """Embed the texts and fit the regression, on class ids of at least two classes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from chapterlib.settings import get_settings
 from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 
 
+@dataclass(eq=False, repr=False)
 class PromptClassifier(ClassifierMixin, BaseEstimator):
     """Classify texts by asking a chat model about several of them a request.
 
@@ -82,36 +84,20 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     array([2])
     """
 
-    def __init__(
-        self,
-        llm: Runnable | chat_models.Provider | None = None,
-        prompt: ChatPromptTemplate | None = None,
-        *,
-        task: Task = AG_NEWS,
-        batch_size: int = 10,
-        max_concurrency: int = 8,
-        retries: int = 1,
-        constrained: bool = False,
-        max_tokens: int | None = None,
-        budget_tokens: int | None = None,
-        budget_usd: float | None = None,
-        price_prompt: float | None = None,
-        price_completion: float | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.llm = llm
-        self.prompt = prompt
-        self.task = task
-        self.batch_size = batch_size
-        self.max_concurrency = max_concurrency
-        self.retries = retries
-        self.constrained = constrained
-        self.max_tokens = max_tokens
-        self.budget_tokens = budget_tokens
-        self.budget_usd = budget_usd
-        self.price_prompt = price_prompt
-        self.price_completion = price_completion
-        self.progress = progress
+    llm: Runnable | chat_models.Provider | None = None
+    prompt: ChatPromptTemplate | None = None
+    _: KW_ONLY
+    task: Task = AG_NEWS
+    batch_size: int = 10
+    max_concurrency: int = 8
+    retries: int = 1
+    constrained: bool = False
+    max_tokens: int | None = None
+    budget_tokens: int | None = None
+    budget_usd: float | None = None
+    price_prompt: float | None = None
+    price_completion: float | None = None
+    progress: bool = True
 
     def fit(
         self,
@@ -237,6 +223,7 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
     return rows
 
 
+@dataclass(eq=False, repr=False)
 class FewShotPrompt(ClassifierMixin, BaseEstimator):
     """A prompted chat model that is shown every row it was fitted on.
 
@@ -259,11 +246,8 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     Brown et al., "Language models are few-shot learners", 2020, arXiv:2005.14165.
     """
 
-    def __init__(
-        self, classifier: PromptClassifier | None = None, seed: int = 0
-    ) -> None:
-        self.classifier = classifier
-        self.seed = seed
+    classifier: PromptClassifier | None = None
+    seed: int = 0
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotPrompt:
         """Write the prompt; nothing is learned, and nothing is asked yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ Words = str | Sequence[str]
 CONTENT_FREE = ("N/A", "[MASK]", "...")
 
 
+@dataclass(eq=False, repr=False)
 class LabelScorer(ClassifierMixin, BaseEstimator):
     """Take the label whose verbalizer the model finds most likely after the text.
 
@@ -73,36 +75,20 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     array([2])
     """
 
-    def __init__(
-        self,
-        model: str | Path | None = None,
-        template: str | None = None,
-        verbalizers: Sequence[Words] | None = None,
-        calibration: Calibration = "none",
-        demonstrations: Sequence[Any] | BaseExampleSelector | None = None,
-        separator: str = "\n\n",
-        max_length: int = 128,
-        batch_tokens: int = 2048,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        cache: bool = True,
-        progress: bool = True,
-        *,
-        task: Task = AG_NEWS,
-    ) -> None:
-        self.model = model
-        self.template = template
-        self.verbalizers = verbalizers
-        self.calibration = calibration
-        self.demonstrations = demonstrations
-        self.separator = separator
-        self.max_length = max_length
-        self.batch_tokens = batch_tokens
-        self.device = device
-        self.dtype = dtype
-        self.cache = cache
-        self.progress = progress
-        self.task = task
+    model: str | Path | None = None
+    template: str | None = None
+    verbalizers: Sequence[Words] | None = None
+    calibration: Calibration = "none"
+    demonstrations: Sequence[Any] | BaseExampleSelector | None = None
+    separator: str = "\n\n"
+    max_length: int = 128
+    batch_tokens: int = 2048
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+    cache: bool = True
+    progress: bool = True
+    _: KW_ONLY
+    task: Task = AG_NEWS
 
     @property
     def classes_(self) -> npt.NDArray[np.int64]:

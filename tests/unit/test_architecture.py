@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,14 @@ def test_the_house_stays_small() -> None:
     }
     assert len(files) <= 60
     assert max(lengths.values()) <= 400, max(lengths, key=lambda p: lengths[p])
+
+
+def test_pytest_enters_every_folder_of_tests(pytestconfig) -> None:
+    tests = PACKAGE.parent / "tests"
+    for path in tests.rglob("test_*.py"):
+        for folder in path.relative_to(tests).parts[:-1]:
+            for left_out in pytestconfig.getini("norecursedirs"):
+                assert not fnmatch(folder, left_out), f"{left_out} hides {path}"
 
 
 def test_nothing_but_tasks_names_a_label_of_ag_news() -> None:
