@@ -112,7 +112,6 @@ def main() -> None:
             + (ratio if name != "ours" else "")
         )
     print(f"ratio {seconds['padded to 128'] / seconds['ours']:.2f}")
-    print(f"bf16 matrix products are {devices.bf16_speedup():.2f} times as fast here")
     # Where a template is cut off by the tokenizer, another token is the last.
     whole = [
         text

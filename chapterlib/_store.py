@@ -24,14 +24,10 @@ class StoreError(RuntimeError):
 
 
 class VectorStore:
-    """Vectors by text and kind, in one SQLite file.
+    """Vectors by text and kind, in one SQLite file that is made on first use.
 
     Each `put` is one transaction: after a kill the file holds every row of the calls
-    that returned, and none of the call that did not. Two processes may write at once;
-    the second to store a row finds it there.
-
-    The file is made on first use, together with its folder. StoreError, which names
-    it, if it is no store or damaged.
+    that returned. Two processes may write at once. StoreError if the file is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -48,52 +48,8 @@ def _of_tier(name: str) -> Any:
 class Settings(BaseSettings):
     """What the reader may change without touching a cell.
 
-    A field ``name`` is read from ``CHAPTERLIB_NAME``; the three keys are read from
-    the names their services use, without the prefix.
-
-    Attributes
-    ----------
-    tier : {"cpu", "t4", "gpu"}
-        The size of machine that the notebooks fit their work to.
-    model : str
-        ``"embedded"`` (the small model that runs anywhere), a folder or a Hub id;
-        by default that of the tier.
-    train_per_class, test_per_class : int
-        Rows a class that the chapters work on live; by default those of the tier.
-    ag_news : str or None
-        A folder or a Hub id that holds AG News, or ``"sample"``; None: the Hub.
-    cache : pathlib.Path
-        Everything that is downloaded or computed once is kept under this folder.
-    results : pathlib.Path or None
-        Where run records are written and read; None: ``results/`` of the project.
-    seed : int
-        Seed of every random choice that is not made explicitly in a cell.
-    device, dtype : str
-        A torch device (None: the best there is), and the number format of the model's
-        weights (``"auto"``: what is fastest here).
-    llm_provider, llm_model, llm_base_url : str or None
-        Who serves the chat model (None: whoever the address or a key points to, and
-        else the embedded model on this machine), its name there (None: the provider's
-        default), and the address of a server with OpenAI's interface, as in
-        ``http://127.0.0.1:8000/v1``.
-    requests_per_second, budget_tokens, budget_usd : float, int, float or None
-        No more requests are sent to the chat model, and no more tokens of prompts and
-        replies, or US dollars, are spent by one run; None: no limit.
-    price_prompt, price_completion : float or None
-        US dollars for a million tokens of prompt and of reply.
-    together_api_key, openai_api_key, hf_token : pydantic.SecretStr or None
-        Read from TOGETHER_API_KEY, OPENAI_API_KEY and HF_TOKEN; they never print.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If a value does not fit its field; the message names the field and what it
-        allows.
-
-    Examples
-    --------
-    >>> Settings(tier="t4").tier
-    't4'
+    A field ``name`` is read from ``CHAPTERLIB_NAME``; the three keys, which never
+    print, from the names that their services use, without the prefix.
     """
 
     model_config = SettingsConfigDict(
@@ -105,20 +61,27 @@ class Settings(BaseSettings):
     )
 
     tier: Literal["cpu", "t4", "gpu"] = "cpu"
+    # "embedded" (the small model that runs anywhere), a folder or a Hub id.
     model: str = Field(default_factory=_of_tier("model"))
+    # Rows per class that the chapters work on live.
     train_per_class: int = Field(default_factory=_of_tier("train_per_class"), ge=1)
     test_per_class: int = Field(default_factory=_of_tier("test_per_class"), ge=1)
+    # A folder or a Hub id that holds AG News, or "sample"; None: the Hub.
     ag_news: str | None = None
+    # Where everything that is downloaded or computed once is kept.
     cache: Path = Field(
         default_factory=lambda: user_cache_path("chapterlib", appauthor=False)
     )
-    results: Path | None = None
+    results: Path | None = None  # None: `results/` of the project
     seed: int = Field(default=0, ge=0)
-    device: str | None = None
+    device: str | None = None  # of torch; None: the best there is
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # Who serves the chat model: None is whoever the address or a key points to, and
+    # else the embedded model on this machine.
     llm_provider: Literal["together", "openai", "local"] | None = None
     llm_model: str | None = None
     llm_base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    # What one run may send and spend (None: no limit); prices per million tokens.
     requests_per_second: float | None = Field(default=None, gt=0)
     budget_tokens: int | None = Field(default=None, ge=0)
     budget_usd: float | None = Field(default=None, ge=0)
@@ -158,33 +121,16 @@ class Settings(BaseSettings):
 def get_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`, anew at each call.
 
-    Parameters
-    ----------
-    **overrides
-        Fields that win over both, by name.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If a value does not fit its field.
+    `overrides` win over both. `pydantic.ValidationError` names a field that has no
+    such value, and what it allows.
     """
     return Settings(**overrides)
 
 
 # Those whose version can change a result, a duration or a size.
 PACKAGES = (
-    "accelerate",
-    "bitsandbytes",
-    "chapterlib",
-    "datasets",
-    "langchain-core",
-    "numpy",
-    "peft",
-    "scikit-learn",
-    "scipy",
-    "torch",
-    "transformers",
-    "xllamacpp",
+    *("accelerate", "bitsandbytes", "chapterlib", "datasets", "langchain-core"),
+    *("numpy", "peft", "scikit-learn", "scipy", "torch", "transformers", "xllamacpp"),
 )
 
 

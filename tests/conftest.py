@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny_llama import save_tiny_llama
 
 import chapterlib.settings
-from chapterlib.models import devices
 from chapterlib.tasks.task import AG_NEWS
 
 THREADS = torch.get_num_threads()
@@ -28,13 +26,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the session its own cache, no settings of the user and no Hub."""
     folder = tmp_path_factory.mktemp("cache")
-    # As if bf16 had been measured and found slow: that takes seconds to minutes.
-    known = {devices.machine_key(): 0.5}
-    (folder / "bf16_speedup.json").write_text(json.dumps(known))
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("CHAPTERLIB_")]:
             patch.delenv(name)
         patch.setenv("CHAPTERLIB_CACHE", str(folder))
+        patch.setenv("CHAPTERLIB_DTYPE", "float32")  # the same on every machine
         patch.setattr(chapterlib.settings, "find_dotenv", lambda **_: "")
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

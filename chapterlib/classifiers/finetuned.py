@@ -14,10 +14,9 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from chapterlib.models.sizes import ATTENTION
+from chapterlib.models.sizes import ATTENTION, Method
 from chapterlib.tasks.task import AG_NEWS, Task, check_labels
 from chapterlib.training import adapters, loop, saving
-from chapterlib.training.adapters import FinetuningMethod
 from chapterlib.training.trainer import explained
 
 
@@ -33,7 +32,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     ----------
     method : {"lora", "qlora", "full", "head"}
         Train low-rank adapters; the same on weights in 4 bit; every weight; or nothing
-        but the head, which all of the others train as well.
+        but the head, which the others train as well.
     model : str or path, optional
         As for `models.load`.
     template : str, optional
@@ -70,8 +69,8 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     gradient_checkpointing : bool
         Less memory for more time.
     compile_model : bool
-        Compile the steps with `torch.compile`, which takes minutes and pays in runs of
-        many thousand rows; it leaves `cache_prefix` unused.
+        By `torch.compile`, which pays in runs of many thousand rows; it leaves
+        `cache_prefix` unused.
     label_names : sequence of str, optional
         Name of each class id, where it is not the task's.
     checkpoints : path, optional
@@ -80,11 +79,9 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
         Save every so many steps as well as after every epoch.
     resume : bool
         Go on with the same run where it was interrupted.
-    seed : int
     device, dtype : optional
         By default the settings', else what is fastest here.
-    progress : bool
-    task : Task
+    seed, progress, task
 
     Attributes
     ----------
@@ -116,7 +113,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     array([0])
     """
 
-    method: FinetuningMethod = "lora"
+    method: Method = "lora"
     model: str | Path | None = None
     template: str | None = None
     max_length: int = 128
@@ -152,16 +149,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
         """Train on labeled texts, or finish the same run that was interrupted.
 
-        Parameters
-        ----------
-        texts : sequence of str, length n
-        labels : sequence of int, length n
-            Class ids of at least two classes.
-
-        Returns
-        -------
-        FinetunedClassifier
-            Itself.
+        `labels` are class ids, one a text, of at least two classes.
 
         Raises
         ------
@@ -203,17 +191,9 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path, scores: Mapping[str, Any] | None = None) -> Path:
         """Write adapters or weights, head, tokenizer, task, template, model card.
 
-        Parameters
-        ----------
-        folder : path
-            Made where it is missing.
-        scores : mapping, optional
-            What was measured, for the model card: ``{"accuracy": 0.91}``.
-
-        Returns
-        -------
-        Path
-            The folder. ``peft`` and ``transformers`` read it as well.
+        The folder, which is made and returned, is one that ``peft`` and
+        ``transformers`` read as well. `scores` are what was measured, for the model
+        card: ``{"accuracy": 0.91}``.
         """
         return saving.save(Path(folder).expanduser(), *self._described(), scores)
 
@@ -255,20 +235,10 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     ) -> FinetunedClassifier:
         """Fold the adapters into the weights: a plain model, as fast as the base.
 
-        Parameters
-        ----------
-        folder : path, optional
-            Save the merged model there.
-        dtype : optional
-            Of the merged weights. In float32 the logits agree to 1e-4; bf16 and fp16
-            round the sum of base and adapter. From 4 bit, the weights are merged as
-            they were rounded, so float32 agrees as well as before, at four times the
-            memory; quantizing the result again would round it once more.
-
-        Returns
-        -------
-        FinetunedClassifier
-            Another one; this one stays as it is.
+        This classifier stays as it is. The merged one is saved in `folder`, if given.
+        With float32 as `dtype` its logits agree to 1e-4; bf16 and fp16 round the sum
+        of base and adapter. From 4 bit, the weights are merged as they were rounded:
+        quantizing the result again would round it once more.
         """
         trained, _ = self._described()
         new = saving.merge(trained, self.method, device=self.device, dtype=dtype)
@@ -286,15 +256,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     ) -> str:
         """Publish on the Hugging Face Hub what `save` writes; needs HF_TOKEN.
 
-        Returns
-        -------
-        str
-            Address of the commit.
-
-        Raises
-        ------
-        SavedModelError
-            If the Hub refuses it or can't be reached.
+        Gives the address of the commit. SavedModelError if the Hub refuses it.
         """
         return saving.push(repo_id, *self._described(), scores, private=private)
 

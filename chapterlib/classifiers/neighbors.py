@@ -37,24 +37,10 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     task : Task
         What is told apart, where no scorer says so.
 
-    Attributes
-    ----------
-    scorer_ : LabelScorer
-        With the demonstrations.
-    classes_ : ndarray [classes]
-        Class ids.
-
     References
     ----------
     Brown et al., "Language models are few-shot learners", 2020, arXiv:2005.14165. Liu
     et al., "What makes good in-context examples for GPT-3?", 2022, arXiv:2101.06804.
-
-    Examples
-    --------
-    >>> from chapterlib.classifiers import FewShotScorer
-    >>> few = FewShotScorer(choose="nearest", k=4)
-    >>> few.fit(texts, labels).predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
     """
 
     scorer: LabelScorer | None = None
@@ -115,8 +101,6 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
         The training rows.
     scorer_ : LabelScorer
         A copy of `scorer`.
-    classes_ : ndarray [classes]
-        Class ids.
 
     Notes
     -----

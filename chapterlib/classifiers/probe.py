@@ -13,12 +13,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from chapterlib.models.hidden_states import (
-    STRENGTHS,
-    Pooling,
-    embed,
-    fit_probe,
-)
+from chapterlib.models.hidden_states import STRENGTHS, Pooling, embed, fit_probe
 from chapterlib.tasks.task import AG_NEWS, Task, check_labels
 
 
@@ -53,10 +48,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray [k]
         The labels seen in training, in rising order.
-    C_ : float
-        The strength chosen.
-    pipeline_ : Pipeline
-        The fitted scaler and regression.
+    C_, pipeline_ : float, Pipeline
+        The strength chosen; the fitted scaler and regression.
 
     References
     ----------
@@ -88,13 +81,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     task: Task = AG_NEWS
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> ProbeClassifier:
-        """Embed the texts and fit the regression, on class ids of at least two classes.
-
-        Raises
-        ------
-        ValueError
-            If lengths differ, a label is missing, or all are of one class.
-        """
+        """Embed the texts and fit the regression on ids of two classes or more."""
         self.classes_, _ = check_labels(texts, labels)
         self.pipeline_, self.C_ = fit_probe(
             self._embed(texts),

@@ -39,10 +39,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         With the one variable `articles`; by default `zero_shot` of the task.
     task : Task
         Knows the labels.
-    batch_size : int
-        Texts a request.
-    max_concurrency : int
-        Requests at once.
+    batch_size, max_concurrency : int
+        Texts a request; requests at once.
     retries : int
         How often a text without a label is asked about again, alone. After a reply
         about it alone that could not be read the prompt says so, for the same words
@@ -64,12 +62,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray [k]
-        The class ids.
-    answers_ : list of Answer
+    answers_, usage_ : list of Answer, Usage
         Of the last prediction, finished or stopped by the budget.
-    usage_ : Usage
-        Requests and tokens of the last prediction.
 
     Notes
     -----
@@ -100,9 +94,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     progress: bool = True
 
     def fit(
-        self,
-        texts: Sequence[str] | None = None,
-        labels: Sequence[int] | None = None,
+        self, texts: Sequence[str] | None = None, labels: Sequence[int] | None = None
     ) -> PromptClassifier:
         """Do nothing: the model was trained by others, the prompt is written by you."""
         return self
@@ -110,10 +102,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     def predict_answers(self, texts: Iterable[str]) -> list[Answer]:
         """Ask about each text, which may come as a column of a `Dataset`.
 
-        Returns
-        -------
-        list of Answer, length n
-            One a text, in order; `article` is the row, counted from 1.
+        One answer a text, in order; `article` is the row, counted from 1.
 
         Raises
         ------
@@ -225,25 +214,10 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 
 @dataclass(eq=False, repr=False)
 class FewShotPrompt(ClassifierMixin, BaseEstimator):
-    """A prompted chat model that is shown every row it was fitted on.
+    """A prompted chat model that is shown every row it was fitted on, in random order.
 
-    Parameters
-    ----------
-    classifier : PromptClassifier, optional
-        Its prompt is replaced; by default that of the settings' chat model.
-    seed : int
-        Of the order in which the rows are shown.
-
-    Attributes
-    ----------
-    classes_ : ndarray [k]
-        The class ids that were seen.
-    classifier_ : PromptClassifier
-        With the demonstrations in its prompt.
-
-    References
-    ----------
-    Brown et al., "Language models are few-shot learners", 2020, arXiv:2005.14165.
+    `classifier_` is a copy of the classifier, by default that of the settings' chat
+    model, with the rows in its prompt (Brown et al. 2020, arXiv:2005.14165).
     """
 
     classifier: PromptClassifier | None = None

@@ -122,13 +122,8 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     def decision_function(self, texts: Sequence[str]) -> Doubles:
         """Log-probability of each class, calibrated: shape [n, classes], in nats.
 
-        Only differences between classes mean something after a calibration.
-
-        Raises
-        ------
-        ValueError, ModelError
-            If a text is no str or empty, an option is out of range, a batch of one text
-            is to be calibrated on itself, or there is no such model.
+        Only differences between classes mean something after a calibration. ValueError
+        if a text is no str or empty, or a batch of one is to be calibrated on itself.
         """
         self._check(texts)
         if not len(texts):

@@ -41,19 +41,9 @@ class Reliability:
 def top_label(
     probabilities: ArrayLike,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Take from probabilities the most likely class and how likely it is.
+    """Take the likeliest class [n] and its probability [n] from those of all [n, k].
 
-    Parameters
-    ----------
-    probabilities : array-like of float, shape (n, classes)
-        As of `predict_proba`; a row of NaN stands for no answer.
-
-    Returns
-    -------
-    predictions : array of int, shape (n,)
-        Class ids (columns), -1 for a row of NaN.
-    confidence : array of float, shape (n,)
-        Probability of that class, NaN for a row of NaN.
+    A row of NaN stands for no answer: its class is -1, its probability NaN.
     """
     array = np.asarray(probabilities, dtype=float)
     if array.ndim != 2 or not array.size:
@@ -86,8 +76,7 @@ def reliability(
     y_true, y_pred : array-like of int, shape (n,)
         True class ids, and predicted ones; -1 where the method has no answer.
     confidence : array-like of float, shape (n,)
-        Probability that the method gives its prediction, within 0 … 1; not looked at
-        where there is no answer.
+        Probability that the method gives its prediction; of no matter without one.
     bins : int
         Number of bins, of the same width.
 
@@ -127,19 +116,10 @@ def abstention_curve(
 ) -> pd.DataFrame:
     """Tell how accurate the answers are if only the surest ones are given.
 
-    Parameters
-    ----------
-    y_true, y_pred, confidence : array-like, shape (n,)
-        As in `reliability`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each confidence that occurs, from the highest down: `threshold`
-        (answers of at least this confidence are given), `rows` (how many these are),
-        `right`, `coverage` (share of all rows) and `accuracy` (share of the answers).
-        Rows of one confidence are answered together. The last coverage is below 1
-        where a row has no answer.
+    Takes what `reliability` takes. Gives one row for each confidence that occurs, from
+    the highest down: `threshold` (answers of at least this confidence are given),
+    `rows` (how many these are), `right`, `coverage` (share of all rows; below 1 at last
+    where a row has no answer) and `accuracy` (share of the answers).
 
     References
     ----------

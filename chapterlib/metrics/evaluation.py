@@ -39,7 +39,7 @@ class Evaluation:
     n, answered : int
         Rows in all, and rows with an answer.
     accuracy, accuracy_answered : float
-        Right rows divided by `n` and by `answered`; the latter NaN without an answer.
+        Right rows divided by `n` and by `answered`.
     interval : Interval
         Wilson interval of `accuracy` at confidence `level`.
     macro_f1 : float
@@ -60,22 +60,6 @@ class Evaluation:
     per_class: pd.DataFrame
     confusion: NDArray[np.int64]
     level: float = 0.95
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values; what is undefined becomes None."""
-        table = self.per_class.astype(object).where(self.per_class.notna(), None)
-        return {
-            "n": self.n,
-            "answered": self.answered,
-            "accuracy": self.accuracy,
-            "low": self.interval.low,
-            "high": self.interval.high,
-            "level": self.level,
-            "accuracy_answered": self.accuracy_answered if self.answered else None,
-            "macro_f1": self.macro_f1,
-            "per_class": table.to_dict(orient="index"),
-            "confusion": self.confusion.tolist(),
-        }
 
     def _lines(self) -> list[tuple[str, str]]:
         answered = f"{self.answered:,} of {self.n:,}"
@@ -184,11 +168,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     level : float
         Confidence level, between 0 and 1.
 
-    Returns
-    -------
-    Interval
-        Bounds between 0 and 1; exactly 0 at 0 of n, exactly 1 at n of n.
-
     References
     ----------
     E. B. Wilson (1927), "Probable inference, the law of succession, and statistical
@@ -232,8 +211,7 @@ def evaluate(
     y_true, y_pred : array-like of int, shape (n,)
         True and predicted class ids, -1 where the method has no answer.
     label_names : sequence of str, optional
-        Name of each class, in the order of the ids. By default the ids are the
-        names ("0", "1", …), up to the largest one that occurs.
+        Name of each class, in the order of the ids; by default the ids themselves.
     level : float
         Confidence level of the accuracy's Wilson interval.
 

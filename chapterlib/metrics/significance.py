@@ -62,11 +62,6 @@ def mcnemar(y_true: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
     y_true, a, b : array-like of int, shape (n,)
         True class ids, and the predictions of two methods on the same rows.
 
-    Returns
-    -------
-    McNemar
-        p is 1 where the methods are right on the very same rows.
-
     References
     ----------
     Q. McNemar (1947), "Note on the sampling error of the difference between correlated
@@ -88,16 +83,9 @@ def mcnemar(y_true: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Correct p-values for their number, so that few are small by chance alone.
 
-    Parameters
-    ----------
-    p_values : array-like of float
-        Of all tests that are looked at together, in any shape.
-
-    Returns
-    -------
-    array of float, of the same shape
-        Each p-value made larger, at most 1. To call those below 0.05 real
-        differences errs anywhere among them with a probability of 0.05 at most.
+    Takes those of all tests that are looked at together, in any shape. Each is made
+    larger: to call those then below 0.05 real differences errs anywhere among them with
+    a probability of 0.05 at most.
 
     References
     ----------
@@ -129,7 +117,7 @@ def pairwise_differences(
     y_true : array-like of int, shape (n,)
         True class ids.
     predictions : mapping of str to array-like of int, shape (n,)
-        Predictions of at least two methods, by name.
+        Of at least two methods, by name.
 
     Returns
     -------
@@ -235,17 +223,8 @@ def shared_errors(
 ) -> pd.DataFrame:
     """Find the rows that all methods get wrong, and all with the same answer.
 
-    Parameters
-    ----------
-    y_true : array-like of int, shape (n,)
-        Class ids that the rows are labeled with.
-    predictions : mapping of str to array-like of int, shape (n,)
-        Predictions of at least two methods, by name; -1 is no answer that they share.
-
-    Returns
-    -------
-    DataFrame
-        `row` (its number, from 0), `true` (its label) and `predicted` (the answer).
+    Takes what `pairwise_differences` takes. Gives for each row its number, from 0
+    (`row`), its label (`true`) and the answer (`predicted`), which -1 is not.
 
     References
     ----------
@@ -267,16 +246,8 @@ def shared_errors(
 def verdicts(test_fingerprint: str) -> pd.Series:
     """Tell what a reader found wrong in some of the rows that methods get wrong.
 
-    Parameters
-    ----------
-    test_fingerprint : str
-        `tasks.fingerprint` of the test rows whose numbers are meant.
-
-    Returns
-    -------
-    Series of str
-        "label", "methods" (which of them is wrong) or "unclear", by row number, in the
-        order of a random draw. Empty for test rows that nobody judged.
+    That is "label", "methods" (which of them is wrong) or "unclear", by number of the
+    test rows that have this `tasks.fingerprint`; none for others.
     """
     read = yaml.safe_load(data_file("verdicts.yaml").read_text(encoding="utf-8"))
     rows = read["rows"] if read["test_fingerprint"] == test_fingerprint else {}

@@ -1,9 +1,5 @@
-"""Language models on this machine: load them, look inside, score with them.
+"""Language models on this machine: load them, look inside, score with them."""
 
-The names that other rooms and notebooks use stand in `__init__.pyi`; each is loaded
-on first use.
-"""
-
-import lazy_loader
+import lazy_loader  # the names stand in __init__.pyi
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

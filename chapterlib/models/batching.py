@@ -26,20 +26,9 @@ class Encoder:
     Only the text is cut where it is too long, never the words around it: the model
     reads its answer at the last token, which has to be the same in every row.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-    template : str
-        With ``{text}`` exactly once.
-    max_length : int
-        Tokens of a text that are read.
-    context : int, optional
-        Tokens that the model can read at all: no row may be longer.
-
-    Attributes
-    ----------
-    cut : int
-        Texts of the last call that were longer than `max_length`.
+    The `template` holds ``{text}`` once; of a text `max_length` tokens are read, and no
+    row may be longer than the `context` of the model. `cut` counts the texts of the
+    last call that were longer.
     """
 
     def __init__(

@@ -15,14 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from chapterlib.models import loading
-from chapterlib.models.batching import (
-    Encoder,
-    Floats,
-    Row,
-    computed_once,
-    longest_first,
-)
+from chapterlib.models import batching, loading
+from chapterlib.models.batching import Encoder, Floats, Row, computed_once
 from chapterlib.models.devices import device_and_dtype
 from chapterlib.tasks.task import AG_NEWS, check_template, check_texts
 
@@ -63,7 +57,7 @@ def pooled_states(
     start, end = len(encoder.before), len(encoder.after)
     pad = int(network.config.pad_token_id or 0)
     on_cpu = network.device.type == "cpu"
-    for batch in longest_first(rows_ids, batch_tokens, pad):
+    for batch in batching.longest_first(rows_ids, batch_tokens, pad):
         if on_cpu and hasattr(network, "set_attn_implementation"):
             eager = batch.input_ids.shape[1] <= SHORT
             network.set_attn_implementation("eager" if eager else "sdpa")
@@ -114,9 +108,8 @@ def embed(
 
     Parameters
     ----------
-    texts : sequence of str, length n
-    model : str or path, optional
-        As for `models.load`.
+    texts, model
+        The model as for `models.load`.
     layer : int or sequence of int
         0 is the token embeddings, 1 the first layer's output, and the model's number
         of layers (or -1) its last one, after the final norm.
@@ -141,11 +134,6 @@ def embed(
     ndarray of float32, shape [n, d] for one layer, [n, k, d] for k of them
         Half-precision types round: the same text in a batch of another shape may
         differ in the third digit. In float32 it agrees to 1e-4.
-
-    Raises
-    ------
-    ValueError, ModelError
-        If a text is no str or empty, an option is out of range, or there is no model.
 
     Examples
     --------
@@ -218,9 +206,8 @@ def fit_probe(
 ) -> tuple[Pipeline, float]:
     """Fit a logistic regression on scaled vectors [n, d] to labels [n].
 
-    Of the inverse strengths of its penalty cross-validation takes the best; of equally
-    good ones, or where a class has one row, the smallest. Returns a pipeline of "scale"
-    and "regress", without mean and intercept unless `centered`, and the strength.
+    Cross-validation takes the best inverse strength of its penalty; of equally good
+    ones the smallest. Returns pipeline ("scale", "regress") and strength.
     """
     # Of scikit-learn's solvers the one that was fastest at these shapes.
     regression = LogisticRegression(

@@ -66,9 +66,8 @@ def log_likelihoods(
 ) -> Iterator[tuple[list[int], Floats]]:
     """Log-probability of each word, given as its tokens, after each prompt.
 
-    Words of one token come out of one pass, with logits at the last position alone;
-    longer ones go on from its keys and values. What all prompts begin with is read
-    once. Yields batches: which prompts, and float32 in nats [those prompts, words].
+    Longer words go on from keys and values; what all prompts begin with is read once.
+    Yields batches: which prompts, and float32 in nats [those prompts, words].
     """
     tokens = [list(ids) for ids in tokenizer(list(prompts)).input_ids]
     _check_lengths(tokens, words, network)
@@ -213,9 +212,8 @@ def word_scores(
 ) -> Floats:
     """Log-probability in nats of each word after each prompt: float32 [n, w].
 
-    All prompts end alike; a word holds the space before it. Kept on disk by model,
-    prompt and word. In half precision the third digit hangs on the batch's shape; in
-    float32 scores agree to 1e-4.
+    All prompts end alike; a word holds the space before it. Kept on disk. In half
+    precision the third digit hangs on the batch's shape; float32 agrees to 1e-4.
     """
     source = loading.resolve(model)
     on_device, in_dtype = device_and_dtype(device, dtype)

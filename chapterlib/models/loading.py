@@ -54,19 +54,11 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from, and which one it is exactly.
+    """Where a model comes from, and which one it is exactly."""
 
-    Attributes
-    ----------
-    name, location : str
-        For tables; and what ``from_pretrained`` takes, a folder or a Hub id.
-    sha256 : str
-        Of the GGUF file (embedded) or of all files (folder); or the commit (Hub).
-    """
-
-    name: str
-    location: str
-    sha256: str
+    name: str  # for tables
+    location: str  # what `from_pretrained` takes: a folder or a Hub id
+    sha256: str  # of the GGUF file or of all files of a folder; or the Hub's commit
 
 
 class LoadedModel(NamedTuple):
@@ -115,9 +107,8 @@ def load(
 
     Raises
     ------
-    ModelError, QuantizationError, ValueError
-        If the model can't be found or loaded; 4-bit weights don't work on the device;
-        "classify" has no labels, or an option is unknown.
+    ModelError, QuantizationError
+        If the model can't be found or loaded; 4-bit weights don't work on the device.
 
     Examples
     --------
@@ -154,10 +145,7 @@ def load(
 def resolve(model: str | Path | None = None) -> ModelSource:
     """Find a model, given as for `load`, and its identity, without loading its weights.
 
-    Raises
-    ------
-    ModelError
-        If a folder holds no model, or the Hub has none of that name.
+    ModelError if a folder holds no model, or the Hub has none of that name.
     """
     name = str(model if model is not None else get_settings().model)
     if name == "embedded":

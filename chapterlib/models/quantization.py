@@ -33,21 +33,9 @@ def quantization_config(
 ) -> BitsAndBytesConfig:
     """Describe NF4 with double quantization, as ``from_pretrained`` wants it.
 
-    Parameters
-    ----------
-    dtype, device : optional
-        Type in which the weights are multiplied once they are unpacked, and where; by
-        default those of `pick_dtype` and `pick_device`.
-
-    Returns
-    -------
-    transformers.BitsAndBytesConfig
-        Every linear layer is quantized but the output layer or the head.
-
-    Raises
-    ------
-    QuantizationError
-        If ``bitsandbytes`` is missing or doesn't work on the device.
+    Every linear layer is quantized but the output layer or the head. The type in which
+    unpacked weights are multiplied, and the device, are by default those of
+    `pick_dtype` and `pick_device`. QuantizationError if ``bitsandbytes`` fails there.
 
     Examples
     --------
@@ -98,9 +86,8 @@ def quantized_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Mod
 def weight_bytes(model: PreTrainedModel | torch.nn.Module) -> int:
     """Bytes that a model's weights take, with all that is needed to unpack them.
 
-    Every parameter counts once, however many modules share it; of 4-bit weights also
-    their scales and tables, which ``get_memory_footprint`` leaves out. `memory`
-    predicts the same number without the weights.
+    Shared parameters count once; of 4-bit weights also their scales and tables, which
+    ``get_memory_footprint`` leaves out. `memory` predicts it without the weights.
     """
     sizes: dict[int, int] = {}
     for parameter in model.parameters():

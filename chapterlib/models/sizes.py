@@ -25,11 +25,7 @@ TABLES = 4 * 16 + 4 * 256 + 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers of a Llama-type model that decide its size.
-
-    They have the names of `transformers.LlamaConfig`; `source` says where they were
-    read.
-    """
+    """The numbers of a `transformers.LlamaConfig` that decide a model's size."""
 
     hidden_size: int
     intermediate_size: int
@@ -101,11 +97,6 @@ def parameters(config: Any, labels: int | None = None) -> int:
     labels : int, optional
         Classes of a sequence classifier, whose head replaces the output layer; by
         default the model is a language model.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the config is that of another type of model.
     """
     a = architecture(config)
     packed = sum(math.prod(shape) for shape in a.shapes.values())
@@ -160,11 +151,6 @@ def lora_parameters(
         Names out of `LINEAR_LAYERS`, as for `peft.LoraConfig`.
     layers : int, optional
         How many layers are adapted; by default all.
-
-    Raises
-    ------
-    ValueError
-        If a module is unknown, the rank is not positive, or there are fewer layers.
 
     Notes
     -----
@@ -244,12 +230,6 @@ def memory(
         Of the frozen weights; of what is trained, its gradients and both AdamW states.
     r, target_modules, layers
         As for `lora_parameters`.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown, "head" has no labels, or all weights would be trained
-        in 4 bits.
 
     Examples
     --------

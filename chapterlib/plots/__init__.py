@@ -6,11 +6,8 @@ the finding, which is broken into lines that fit. They return the `Axes`, leave 
 settings of matplotlib as they are, and raise a ValueError, before anything is drawn,
 where a column is missing or nothing is left to draw. A `method` in a table is a slug,
 such as "probe", which decides on color and marker; `class_style` does so for the rest.
-
-The names that other rooms and notebooks use stand in `__init__.pyi`; each is loaded
-on first use.
 """
 
-import lazy_loader
+import lazy_loader  # the names stand in __init__.pyi
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -34,11 +34,8 @@ def difference_matrix(
 ) -> Axes:
     """Draw by how many points each method beats each one that is less accurate.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `metrics.pairwise_differences`, with slugs of methods as names. A difference
-        whose corrected p-value is 0.05 or more stays without color.
+    `table` is that of `metrics.pairwise_differences`. A difference whose corrected
+    p-value is 0.05 or more stays without color.
     """
     rows = require_columns(
         table, "a", "b", "accuracy_a", "accuracy_b", "points", "p_holm"
@@ -97,13 +94,8 @@ def leads_by_draw(
 ) -> Axes:
     """Draw by how many points methods lead a rival, one mark a draw of the labels.
 
-    Parameters
-    ----------
-    leads : DataFrame
-        `method`, `labels` (seen in training) and `points` (percentage points ahead of
-        the rival that learned from the very same rows), one row a draw.
-    rival : str
-        Its name for readers.
+    `leads` has one row a draw: `method`, `labels` (seen in training) and `points`
+    (percentage points ahead of the rival that learned from the very same rows).
     """
     rows = require_columns(leads, "method", "labels", "points")
     budgets = sorted(rows["labels"].unique())
@@ -139,10 +131,7 @@ def stars(p: float) -> str:
 
 
 def pareto_front(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which of n choices no other one beats: none is as good for less, or better.
-
-    Both are of shape (n,), as is the answer; of two that are alike, both are on it.
-    """
+    """Tell which of n choices [n] no other one beats; of two alike, none does."""
     costs, values = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
     if costs.shape != values.shape or costs.ndim != 1:
         raise ValueError(
@@ -235,10 +224,8 @@ def break_even_lines(
         the hosted one cost in US dollars a month, all above 0, for log scales.
     crossing : float, optional
         From how many articles on the small model is cheaper: marked and named.
-    unit : str
-        What is counted.
-    names : (str, str)
-        Of the small model and of the hosted one, for the ends of their lines.
+    unit, names
+        What is counted, and the names of the small and of the hosted model.
     """
     x, small, large = (np.asarray(values, float) for values in (counts, own, hosted))
     if not x.ndim == 1 == small.ndim or not x.shape == small.shape == large.shape:
@@ -308,9 +295,7 @@ def ladder(
         `records.table()`, of one data set. Rows without an accuracy are left out; of
         each method and model the most accurate budget is drawn.
     start : float
-        Left end of the axis at the least: a method below it is drawn as an arrow at
-        the edge, with its number, so that one far behind does not press the others
-        together.
+        Left end of the axis at the least: a method below it is an arrow at the edge.
     """
     needed = "method", "title", "accuracy", "labels", "test_rows", "level", "data"
     rows = require_columns(runs, *needed)

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import (
-    FixedLocator,
-    MaxNLocator,
-    NullLocator,
-    PercentFormatter,
-)
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from chapterlib.metrics.calibration import Reliability
 from chapterlib.metrics.evaluation import wilson
@@ -90,10 +85,7 @@ def layer_curve(
 ) -> Axes:
     """Draw how well each layer's states serve, a line a pooling.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        `layer`, `pooling`, `accuracy`; `low` and `high` for a band.
+    `scores` holds `layer`, `pooling`, `accuracy`; `low` and `high` for a band.
     """
     rows = require_columns(scores, "layer", "pooling", "accuracy").sort_values("layer")
     ax = new_axes(ax, title)
@@ -125,10 +117,8 @@ def interval_widths(
 
     Parameters
     ----------
-    rows : sequence of int
-        Numbers of test rows; each has a tick.
-    shares : sequence of float
-        Accuracies, a line each.
+    rows, shares : sequence of int, sequence of float
+        Numbers of test rows, a tick each; accuracies, a line each.
     level : float
         Confidence level.
     """
@@ -219,11 +209,7 @@ def loss_curve(
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            dots: Any = {
-                "color": style.color,
-                "marker": style.marker,
-                "linestyle": "none",
-            }
+            dots: Any = {"color": style.color, "marker": style.marker, "ls": "none"}
             ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
         ends.append((float(mean.iloc[-1]), name, style.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
@@ -250,10 +236,8 @@ def reliability_diagram(
     results : Reliability, or mapping of str to Reliability
         Of `metrics.reliability`; a mapping has slugs of methods as names. A larger
         marker stands for more rows.
-    level : float
-        Confidence level of the Wilson intervals of the bins.
-    least_rows : int
-        A bin with fewer rows is not drawn: its accuracy says little. The error in
+    level, least_rows
+        Of the bins' Wilson intervals; and what a bin needs to be drawn. The error in
         the label counts every bin.
     """
     if isinstance(results, Reliability):
@@ -309,12 +293,8 @@ def abstention_lines(
 ) -> Axes:
     """Draw how accurate the surest answers are, against how many these are.
 
-    Parameters
-    ----------
-    curves : mapping of str to DataFrame
-        Of `metrics.abstention_curve`, with slugs of methods as names.
-    least_rows : int
-        A line begins where it rests on so many rows: before, it says little.
+    `curves` maps slugs of methods to `metrics.abstention_curve`. A line begins where it
+    rests on `least_rows`: before, it says little.
     """
     kept = {}
     for slug, curve in curves.items():

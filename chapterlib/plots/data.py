@@ -25,11 +25,7 @@ def class_balance(
 ) -> Axes:
     """Draw how many rows each class has.
 
-    Parameters
-    ----------
-    counts : mapping, Series or DataFrame
-        Rows of each class; a DataFrame has one class a row and one split a column,
-        as `tasks.audit(ds).classes`.
+    A DataFrame has a class a row and a split a column, as `tasks.audit(ds).classes`.
     """
     return _bars(_as_frame(counts), "{:,.0f}".format, "rows", ax, title)
 
@@ -40,11 +36,8 @@ def audit_bars(
 ) -> Axes:
     """Draw what share of the rows carries each kind of leftover.
 
-    Parameters
-    ----------
-    shares : Audit, DataFrame, Series or mapping
-        Shares from 0 to 1, one kind a row and one split a column, as
-        `tasks.audit(ds).artifacts`; an `Audit` stands for these.
+    From 0 to 1, one kind a row and one split a column, as `tasks.audit(ds).artifacts`;
+    an `Audit` stands for these.
     """
     frame = _as_frame(getattr(shares, "artifacts", shares))
     ax = _bars(frame, "{:.1%}".format, "share of rows", ax, title)
@@ -71,11 +64,6 @@ def length_histogram(
         Where texts will be cut: drawn, with the share of texts that are longer.
     unit : str
         What the lengths count: words, tokens, characters.
-
-    Notes
-    -----
-    The axis ends at the 99.9th percentile (or just beyond `max_length`): a few
-    extreme texts would press all others into a corner.
     """
     known = {name: np.asarray(some, float) for name, some in lengths.items()}
     known = {name: some[np.isfinite(some)] for name, some in known.items()}
@@ -84,6 +72,7 @@ def length_histogram(
         raise ValueError("No split has a length to draw.")
     ax = new_axes(ax, title)
     pooled = np.concatenate(list(known.values()))
+    # A few extreme texts would press all others into a corner.
     end = max(np.quantile(pooled, 0.999), 1.12 * (max_length or 0)) + 1
     # Whole numbers of units a bin: else some bins hold one value more than others.
     width = max(1, round(end / 40))
@@ -121,18 +110,10 @@ def projection(
     ax: Axes | None = None,
     title: str = "Texts on two axes",
 ) -> Axes:
-    """Draw points on a plane, each in the color and marker of its class.
+    """Draw points [rows, 2] on a plane, each in the color and marker of its class.
 
-    Parameters
-    ----------
-    points : array-like of shape (rows, 2)
-        Rows with a value that is not finite are left out.
-    labels : array-like of int, shape (rows,)
-        Class ids.
-    label_names : sequence of str
-        Written where the points of each class have their median.
-    axis_names : pair of str
-        What the two axes are.
+    `labels` are class ids [rows]; a name is written at the median of its class. Rows
+    with a value that is not finite are left out.
     """
     xy, ids = np.asarray(points, float), np.asarray(labels)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(ids):
@@ -155,12 +136,7 @@ def projection(
             some = xy[layer[ids[layer] == i]]
             how: Any = {"color": style.color, "marker": style.marker, "linewidths": 0}
             ax.scatter(some[:, 0], some[:, 1], s=22, alpha=alpha, **how)
-    letters: Any = {
-        "fontsize": 13,
-        "fontweight": "bold",
-        "ha": "center",
-        "va": "center",
-    }
+    letters: Any = {"size": 13, "weight": "bold", "ha": "center", "va": "center"}
     halo = [patheffects.withStroke(linewidth=4, foreground="white")]
     for i, name in enumerate(label_names):
         if (ids == i).any():

@@ -101,10 +101,9 @@ def class_style(i: int) -> Style:
 
 
 def ink(color: str) -> str:
-    """Darken a color until text in it can be read on white.
+    """Darken a color until text in it has a contrast of 4.5 to 1 on white.
 
-    That is a contrast of 4.5 to 1 by WCAG 2.2, criterion 1.4.3, whose formula of
-    relative luminance is used.
+    Relative luminance is computed as by WCAG 2.2, criterion 1.4.3.
     """
     rgb = np.array(to_rgb(color))
     while True:
@@ -345,13 +344,7 @@ def _overlap(
 def placeholder(
     reason: str, *, ax: Axes | None = None, title: str = "Left out here"
 ) -> Axes:
-    """Say in a figure why there is none, so that its place in the page is not lost.
-
-    Parameters
-    ----------
-    reason : str
-        Why, and what to do about it.
-    """
+    """Say in a figure why there is none, and what to do about it."""
     if not reason.strip():
         raise ValueError("reason is empty: say why there is nothing to draw.")
     ax = new_axes(ax, title, size=(6.2, 1.4))

@@ -77,12 +77,7 @@ def weight_levels(
 ) -> Axes:
     """Draw how weights are spread, a normal curve, and the levels they are rounded to.
 
-    Parameters
-    ----------
-    weights : array-like, any shape
-        Scaled as the levels are, so from -1 to 1.
-    levels : array-like of shape (k,)
-        In rising order.
+    The weights, of any shape, are scaled as the levels [k] are, so from -1 to 1.
     """
     # Slow to import, and of use here only.
     from scipy.stats import norm
@@ -114,11 +109,8 @@ def error_curve(
 ) -> Axes:
     """Draw the error of quantized weights against the bits that they take.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns "bits" (a weight), "error" (relative, from 0 to 1), "series" (one line
-        each) and "block" (weights that share a scale: written at the points).
+    `frame` has the columns "bits" (a weight), "error" (relative, from 0 to 1), "series"
+    (one line each) and "block" (weights that share a scale: written at the points).
     """
     rows = require_columns(frame, "bits", "error", "series", "block")
     ax = new_axes(ax, title)
@@ -150,18 +142,9 @@ def spectrum(
 ) -> Axes:
     """Draw what share of a matrix its strongest directions hold.
 
-    Parameters
-    ----------
-    values : mapping of str to array-like
-        Singular values of each matrix, the largest first.
-    mark : int, optional
-        A rank to point out.
-
-    Notes
-    -----
-    The share is that of the squared Frobenius norm, the sum of the squared singular
-    values. By C. Eckart, G. Young (1936), "The approximation of one matrix by another
-    of lower rank", no other matrix of that rank comes closer.
+    `values` are the singular values of each matrix, the largest first, `mark` is a rank
+    to point out. The share is that of the squared Frobenius norm; no other matrix of
+    that rank comes closer (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
     """
     spectra = {name: np.asarray(v, float) ** 2 for name, v in values.items()}
     if not spectra or not all(s.sum() > 0 for s in spectra.values()):
@@ -202,12 +185,7 @@ def memory_bars(
 ) -> Axes:
     """Draw stacked bars of memory, with the sum at the end of each.
 
-    Parameters
-    ----------
-    sizes : DataFrame
-        A bar a row, a part a column, in `unit`; from top to bottom.
-    unit : str
-        For the axis and the sums.
+    `sizes` has a bar a row, a part a column, in `unit`; from top to bottom.
     """
     values = sizes.to_numpy(float)
     if values.size == 0 or not (values >= 0).all():
@@ -236,15 +214,7 @@ def loss_bars(
     ax: Axes | None = None,
     title: str = "What each variant costs",
 ) -> Axes:
-    """Draw the loss of some variants of a model, the first of them as the measure.
-
-    Parameters
-    ----------
-    losses : mapping of str to float
-        From top to bottom; the first one is drawn in gray, with a line down from it.
-    unit : str
-        For the axis.
-    """
+    """Draw the loss of some variants of a model, the first of them as the measure."""
     names, values = list(losses), np.array(list(losses.values()), float)
     if values.size == 0 or not (values >= 0).all():
         raise ValueError("losses must hold at least one variant, and no value below 0")

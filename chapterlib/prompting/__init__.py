@@ -1,9 +1,5 @@
-"""Chat models over the wire: prompts, requests, replies, budgets.
+"""Chat models over the wire: prompts, requests, replies, budgets."""
 
-The names that other rooms and notebooks use stand in `__init__.pyi`; each is loaded
-on first use.
-"""
-
-import lazy_loader
+import lazy_loader  # the names stand in __init__.pyi
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,6 @@ from .prompts import (
     Demonstration as Demonstration,
     Negative as Negative,
     carp as carp,
-    chain_of_thought as chain_of_thought,
     few_shot as few_shot,
     number_articles as number_articles,
     zero_shot as zero_shot,

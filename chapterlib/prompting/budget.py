@@ -23,28 +23,14 @@ TOKENS_OF_TEMPLATE = 64
 
 @dataclass(frozen=True)
 class Usage:
-    """What a number of requests took.
+    """What a number of requests took, as the service counted it."""
 
-    Attributes
-    ----------
-    requests : int
-        Sent, and ended with a reply or an error.
-    cached : int
-        Answered by the reply cache, at no cost.
-    failed : int
-        Of the requests, those that brought no reply.
-    prompt_tokens, completion_tokens : int
-        As the service counted them in its replies.
-    usd : float or None
-        Their price; None without prices.
-    """
-
-    requests: int = 0
-    cached: int = 0
-    failed: int = 0
+    requests: int = 0  # sent, and ended with a reply or an error
+    cached: int = 0  # answered by the reply cache, at no cost
+    failed: int = 0  # of the requests, those that brought no reply
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    usd: float | None = None
+    usd: float | None = None  # None without prices
 
     @property
     def tokens(self) -> int:
@@ -55,12 +41,8 @@ class Usage:
 class BudgetExceeded(RuntimeError):  # noqa: N818
     """The next request might pass the budget, so it was not sent.
 
-    Attributes
-    ----------
-    answers : list of Answer
-        One for each text, in order; those not asked about have the verdict "missing".
-    usage : Usage
-        What was spent.
+    `answers` are one for each text, in order, "missing" for those not asked about;
+    `usage` is what was spent.
     """
 
     def __init__(self, message: str, usage: Usage) -> None:
@@ -86,15 +68,9 @@ class Call:
 class Meter:
     """Counts what requests of many threads take, and stops them before a budget.
 
-    Before a request is sent, the most that it may take is set aside: a token for each
-    byte of the prompt, for no byte-level vocabulary has shorter ones, and all of
-    `max_tokens`. When its reply is there, what it really took replaces that. A request
-    whose connection broke may have been billed: against the budget it counts in full.
-
-    `tokens` and `usd` are the budget (None: no bound, 0: cached replies alone),
-    `prices` dollars for a million prompt and completion tokens, and `max_tokens` the
-    longest reply that the model is asked for. Raises ValueError for a budget that
-    can't be kept.
+    Before a request is sent, the most that it may take is set aside; what it really
+    took replaces that. `tokens` and `usd` are the budget (None: no bound), `prices`
+    dollars for a million prompt and completion tokens.
     """
 
     def __init__(
@@ -132,6 +108,7 @@ class Meter:
     @contextmanager
     def request(self, messages: Sequence[BaseMessage]) -> Iterator[Call]:
         """Account for one request of this thread, however it ends."""
+        # A token for each byte: no byte-level vocabulary has shorter ones.
         size = sum(len(str(m.content).encode(errors="replace")) for m in messages)
         prompt = size + TOKENS_PER_MESSAGE * len(messages) + TOKENS_OF_TEMPLATE
         call = self._local.call = Call((prompt, self.max_tokens))
@@ -186,7 +163,8 @@ class Meter:
             prompt, completion = used["input_tokens"], used["output_tokens"]
         elif call.reply is None:
             prompt = completion = 0
-        # A service does not charge for what it refused; other losses may be paid.
+        # A service does not charge for what it refused; where a connection broke, it
+        # may have: then all that was set aside stays so.
         if call.reply is not None or (status_of(call.error) or 0) >= 400:
             self._hold(call.bound, -1)
         before = self.usage

@@ -20,12 +20,8 @@ from langchain_core.outputs import ChatGeneration
 KEPT = frozenset({"stop", "eos", "tool_calls", "length", "max_tokens"})
 # Fields of a message that make up the reply.
 FIELDS = (
-    "content",
-    "additional_kwargs",
-    "response_metadata",
-    "usage_metadata",
-    "tool_calls",
-    "id",
+    *("content", "additional_kwargs", "response_metadata"),
+    *("usage_metadata", "tool_calls", "id"),
 )
 PATIENCE = 60.0  # seconds to wait for another process that writes
 TABLE = (
@@ -43,29 +39,16 @@ class ReplyCache(BaseCache):
 
     A reply is on disk when `update` returns: a process that is killed afterwards has
     lost nothing. Prompts are kept as hashes only. A reply that was cut off at
-    `max_tokens` is kept, for that is part of the key; an empty one is not.
+    `max_tokens` is kept, for that is part of the key; an empty one is not. A message
+    out of the cache has ``response_metadata["cached"]`` set to True.
 
     Parameters
     ----------
     path : path
-        The file, made on first use together with its folder.
+        The file, made on first use together with its folder. ReplyCacheError if it is
+        damaged; where it can't be written, a RuntimeWarning and the reply.
     namespace : str
         Whose replies these are, the endpoint: LangChain's key names only the model.
-
-    Raises
-    ------
-    ReplyCacheError
-        If the file is no cache, is damaged or can't be read; the message names it.
-
-    Warns
-    -----
-    RuntimeWarning
-        If a reply can't be written: what was paid for must not be lost for that.
-
-    Notes
-    -----
-    A message out of the cache has ``response_metadata["cached"]`` set to True; its
-    token counts are those of the reply that was paid for.
     """
 
     def __init__(self, path: str | Path, namespace: str = "") -> None:

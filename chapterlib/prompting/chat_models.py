@@ -85,23 +85,16 @@ def chat_model(
         minutes), else half a second, doubled each time. `max_retries` means the same.
     timeout : float, optional
         Seconds for each request; by default 120, and 600 for the local server.
-    requests_per_second : float, optional
-        By default the setting of that name. The replies of the cache don't count.
-    base_url, api_key : optional
-        By default those of the settings.
+    requests_per_second, base_url, api_key : optional
+        By default those of the settings. The replies of the cache are no requests.
     **options
         Further fields of `ChatTogether` or `ChatOpenAI`.
-
-    Returns
-    -------
-    ChatTogether or ChatOpenAI
-        Also for the local server, which the same client talks to.
 
     Raises
     ------
     LLMError
-        If a key is missing, a package is, or the local server does not start; and,
-        when the model is asked, for whatever does not give a reply.
+        If a key or a package is missing, or the local server does not start; and, when
+        the model is asked, for whatever does not give a reply.
     """
     settings = get_settings()
     chosen = provider or choose_provider(settings)

@@ -31,11 +31,9 @@ class LLMError(RuntimeError):
     message : str
     retryable : bool
         Whether the same request may succeed later: a limit on the rate, a fault of the
-        service, a time-out, a reply that is no completion (a web page, an error with
-        status 200, none of the choices).
+        service, a time-out, a reply that is no completion.
     fatal : bool
-        Whether no other request will fare better before a setting is changed: a key, a
-        model, a quota, a server that does not start.
+        Whether no other request will fare better before a setting is changed.
     status : int, optional
         The HTTP status, where there was one.
     """

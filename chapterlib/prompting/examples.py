@@ -49,8 +49,7 @@ def completion_prompts(
     """Write prompts that a model goes on with: solved examples, then a text.
 
     Behind the demonstrations of each text stand that text and, in prompts of their own,
-    the `others`: n rows of 1 + len(others). `endings` follow a solved example of each
-    class, and a text is cut after `max_length` tokens.
+    the `others`: n rows of 1 + len(others). `endings` follow a solved example.
     """
     chosen = _chosen(texts, demonstrations, task)
     strange = {label for row in chosen for _, label in row} - set(range(len(endings)))
@@ -112,20 +111,9 @@ def _cut(
 class HiddenStateEmbeddings(Embeddings):
     """The book's hidden-state vectors in the interface of LangChain.
 
-    Parameters
-    ----------
-    reference : sequence of str, optional
-        Texts over which each number is brought to mean 0 and standard deviation 1. Else
-        a few that are large in every text decide which texts count as similar.
-    **options
-        As for `models.embed`; here "last" is the default of pooling.
-
-    Examples
-    --------
-    >>> from chapterlib.prompting import HiddenStateEmbeddings
-    >>> vectors = HiddenStateEmbeddings()  # doctest: +SKIP
-    >>> len(vectors.embed_query("Rain stops play"))  # doctest: +SKIP
-    576
+    Over the `reference` texts each number is brought to mean 0 and standard deviation
+    1: else a few that are large in every text decide which texts count as similar. The
+    `options` are those of `models.embed`; here "last" is the default of pooling.
     """
 
     def __init__(self, reference: Sequence[str] = (), **options: Any) -> None:
@@ -165,10 +153,8 @@ class NearestExamples(BaseExampleSelector):
 
     Parameters
     ----------
-    texts, labels : sequences of length n
-        The examples to choose from.
-    k : int
-        How many to choose.
+    texts, labels, k
+        The n examples to choose from, and how many to choose.
     embeddings : HiddenStateEmbeddings, optional
         By default standardized over the texts, with the template of `models.embed`.
     nearest_last : bool

@@ -99,11 +99,6 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
         Number of texts asked about. If it is 1, a reply that is nothing but a label,
         and an entry without a number, count too.
 
-    Returns
-    -------
-    list of Answer, length n
-        In the order of the texts.
-
     Examples
     --------
     >>> reply = '[{"article": 2, "label": "World"}, {"article": 1, "label": "Art"}]'
@@ -307,9 +302,7 @@ def answers_to_dataset(
 ) -> Dataset:
     """Put the answers beside the rows that they are about, one a row, in order.
 
-    The columns `predicted` (a `ClassLabel`, -1 for no answer), `verdict` and `said`
-    replace those of these names. The fingerprint follows from the rows' and the
-    answers: what `datasets` caches of one set of answers is not taken for another's.
+    The columns are `predicted` (`ClassLabel`, -1 for no answer), `verdict` and `said`.
     """
     numbers = [answer.article for answer in answers]
     if numbers != list(range(1, len(dataset) + 1)):
@@ -326,6 +319,7 @@ def answers_to_dataset(
     }
     result = dataset.remove_columns([x for x in columns if x in dataset.column_names])
     for name, (values, feature) in columns.items():
+        # What `datasets` caches of one set of answers is not taken for another's.
         known = Hasher.hash([result._fingerprint, name, values])
         result = result.add_column(name, values, new_fingerprint=known, feature=feature)
     return result

@@ -26,9 +26,6 @@ by its number, and nothing after it:
 NEGATIVES = """\
 Mistakes that others have made with such {items}, and that you avoid:
 {negatives}"""
-STEPS = """\
-Think before you decide. Take the {items} in their order and write for each, in one \
-or two sentences, what it is about and which {subject} that fits best."""
 CLUES = """\
 Take the {items} in their order and write for each three lines:
 CLUES: the words, phrases, names and references in it that point to a {subject}.
@@ -38,28 +35,14 @@ DECISION: the {subject}."""
 
 
 class Demonstration(NamedTuple):
-    """A text with its right label, shown to the model as a solved example.
-
-    Attributes
-    ----------
-    text : str
-    label : str or int
-        A spelling that `Task.parse` knows, or a class id.
-    """
+    """A text with its right label, shown to the model as a solved example."""
 
     text: str
-    label: str | int
+    label: str | int  # a spelling that `Task.parse` knows, or a class id
 
 
 class Negative(NamedTuple):
-    """A text with a label that is tempting but wrong, and the right one.
-
-    Attributes
-    ----------
-    text : str
-    wrong, label : str or int
-        The label it does not have and the one it has, as for `Demonstration`.
-    """
+    """A text with a label that is tempting but wrong, and the right one."""
 
     text: str
     wrong: str | int
@@ -69,21 +52,10 @@ class Negative(NamedTuple):
 def number_articles(texts: Sequence[str], task: Task = AG_NEWS) -> str:
     r"""Write texts one a line, each as a number and a JSON string.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        Of any content.
-    task : Task
-        Its `item` is what a text is called.
-
-    Returns
-    -------
-    str
-        Lines ``Article 1: "..."``. Inside the quotes everything that could end the
-        string, the line or the message is written as a JSON escape: quotes, line
-        ends of every alphabet, other characters that do not print, and ``<``, with
-        which the special tokens of many models begin. `json.loads` of what follows
-        the colon is the text again.
+    Inside the quotes everything that could end the string, the line or the message is
+    written as a JSON escape: quotes, line ends of every alphabet, other characters that
+    do not print, and ``<``, with which the special tokens of many models begin.
+    `json.loads` of what follows the colon is the text again.
 
     Examples
     --------
@@ -99,11 +71,6 @@ def number_articles(texts: Sequence[str], task: Task = AG_NEWS) -> str:
 
 def zero_shot(task: Task = AG_NEWS) -> ChatPromptTemplate:
     """Ask for labels without any example.
-
-    Returns
-    -------
-    ChatPromptTemplate
-        With the variable `articles`.
 
     Examples
     --------
@@ -131,18 +98,13 @@ def few_shot(
     ----------
     demonstrations : sequence of Demonstration
         In the order shown. Where they come ordered by class, the model sees the last
-        class last; shuffle them.
+        class last; shuffle them. ValueError if a label is none of the task's.
     negatives : sequence of Negative
         Tempting mistakes, listed in the system message with the right label.
     task : Task
     per_turn : int
         Demonstrations in one pair of messages (texts, reply), so that they look like
         the requests to come.
-
-    Raises
-    ------
-    ValueError
-        If a label is none of the task's, a mistake is none, or `per_turn` is below 1.
     """
     if per_turn < 1:
         raise ValueError(f"per_turn={per_turn}: at least one demonstration a turn.")
@@ -169,19 +131,6 @@ def few_shot(
     system = _system(task, *parts, negatives=listed)
     return ChatPromptTemplate.from_messages(
         [("system", system), shown, ("human", "{articles}")]
-    )
-
-
-def chain_of_thought(task: Task = AG_NEWS) -> ChatPromptTemplate:
-    """Ask for a sentence of reasoning on each text, then the labels.
-
-    References
-    ----------
-    Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022,
-    arXiv:2205.11916.
-    """
-    return ChatPromptTemplate.from_messages(
-        [("system", _system(task, STEPS, THEN_JSON)), ("human", "{articles}")]
     )
 
 
@@ -215,15 +164,9 @@ def _system(task: Task, *parts: str, negatives: str = "") -> str:
 
 def _quote(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(
-        # Escapes are made of printable characters, so nothing is escaped twice.
-        c if c.isprintable() and c != "<" else _escape(c)
-        for c in quoted
-    )
-
-
-def _escape(character: str) -> str:
-    return r"\u003c" if character == "<" else json.dumps(character)[1:-1]
+    # Escapes are made of printable characters, so nothing is escaped twice.
+    kept = (c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+    return "".join(kept).replace("<", r"\u003c")
 
 
 def _said(label: str | int, task: Task) -> str:

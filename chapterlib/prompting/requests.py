@@ -47,9 +47,8 @@ def ask(
 ) -> list[Answer]:
     """Send texts in batches, then, alone and up to `retries` times, those unanswered.
 
-    `texts` [n] are distinct: what is asked twice is paid for twice. Gives the answers
-    [n] in order; `article` counts from 1. Raises and warns as
-    `PromptClassifier.predict_answers`.
+    `texts` [n] are distinct. Gives the answers [n] in order; `article` counts from 1.
+    Raises and warns as `PromptClassifier.predict_answers`.
     """
     meter = meter or Meter()
     model = metered(llm, meter)

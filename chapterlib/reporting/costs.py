@@ -62,19 +62,12 @@ def break_even(
 
     Parameters
     ----------
-    hosted, article : float
+    hosted, article, machine : float
         Dollars for an article at the large hosted model, and at the small one beyond
-        what is paid anyway: energy, or time on a machine that is paid by the second.
-    machine : float
-        Dollars a month for a machine that is always on, as `Price.month`.
+        what is paid anyway; and a month for a machine that is always on.
     training, months : float
         Dollars for labels and training, paid once, and the months over which they are
         spread: until the model has to be trained anew.
-
-    Raises
-    ------
-    ValueError
-        If a cost is negative or not finite, or there is no month.
 
     Notes
     -----
@@ -107,12 +100,11 @@ def check_amounts(**numbers: float | None) -> None:
 
 
 class Price(BaseModel):
-    """A list price in dollars.
+    """A list price in dollars, NaN for what is not sold.
 
-    For a million tokens of a hosted model's prompts (`input`) and replies (`output`),
-    or for an `hour` of a rented machine; the others are NaN. `date` is when it held:
-    ``dated`` as the source states, or when a copy was read. `quoted`: the source is
-    not the provider's own page.
+    For a million tokens of prompts (`input`) and replies (`output`), or an `hour` of a
+    machine. `date` is when it held: ``dated`` as the source states, or when a copy was
+    read. `quoted`: the source is not the provider's own page.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -177,20 +169,10 @@ def token_cost(
     completion_tokens: float,
     price: str | Price | tuple[float, float],
 ) -> float:
-    """Turn tokens into dollars.
+    """Turn tokens, as in `Usage`, into dollars.
 
-    Parameters
-    ----------
-    prompt_tokens, completion_tokens : float
-        As in `Usage`, or means of one text.
-    price : str, Price or (float, float)
-        A name for `token_price`, a price, or dollars for a million tokens of prompts
-        and of replies.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or a number is negative or not finite.
+    `price` is a name for `token_price`, a price, or dollars for a million tokens of
+    prompts and of replies. ValueError for an unknown name, or a number below 0.
 
     Examples
     --------
@@ -207,19 +189,10 @@ def token_cost(
 
 
 def machine_cost(seconds: float, machine: str | Price | float) -> float:
-    """Turn time on a machine into dollars.
+    """Turn seconds on a machine into dollars.
 
-    Parameters
-    ----------
-    seconds : float
-        How long the machine was at work.
-    machine : str, Price or float
-        A name for `machine_price`, a price, or dollars an hour.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or a number is negative or not finite.
+    `machine` is a name for `machine_price`, a price, or dollars an hour. ValueError as
+    in `token_cost`.
 
     Examples
     --------
@@ -236,9 +209,8 @@ def machine_cost(seconds: float, machine: str | Price | float) -> float:
 class Slider(NamedTuple):
     """A quantity to be chosen in steps of two digits: 10, 11 … 99, 100, 110 and so on.
 
-    One of it has so many `parts`: 1,000 for a price in thousandths of a dollar. The
-    smallest amount is 10 ** (power + 1) parts, and so many `decades` follow; with
-    `zero`, nothing at all can be chosen, too.
+    The smallest amount is 10 ** (power + 1) of its `parts` (1,000 for a price in
+    thousandths of a dollar), and so many `decades` follow, or none at all with `zero`.
     """
 
     name: str
@@ -300,13 +272,10 @@ def break_even_calculator(
     ----------
     articles, tokens : float
         Articles a month at first, and tokens that the hosted model reads and writes
-        for one. Each amount is rounded to two digits; ValueError names one that is
-        out of its slider's reach.
-    price : float, optional
-        Dollars for a million tokens; by default what "llama-3.3-70b" takes for those
-        of prompts, as nearly all of them are read.
-    machine : float, optional
-        Dollars a month; by default those of "2 CPU cores", always on.
+        for one. ValueError names an amount that is out of its slider's reach.
+    price, machine : float, optional
+        Dollars for a million tokens, by default of "llama-3.3-70b" for prompts; and a
+        month, by default of "2 CPU cores", always on.
     training, months : float
         Dollars for labels and training, and months over which they are spread.
     seconds : float
@@ -316,8 +285,7 @@ def break_even_calculator(
     Returns
     -------
     IPython.display.HTML
-        Works in a page that is not connected to anything, with the same numbers as
-        `break_even`, exactly; the first of them stand there without a script.
+        Works offline, with the very numbers of `break_even`.
     """
     from IPython.display import HTML
 
@@ -360,12 +328,10 @@ def _slider_row(slider: Slider, step: int) -> str:
 
 
 def answering_bytes(run: RunRecord) -> int | None:
-    """Bytes of all weights that a run's answers are computed from.
+    """Bytes of all weights that a run's answers are computed from, None if unknown.
 
     The language model's count two bytes each, or those of NF4 where the run rounded it,
-    beside what was fitted; weights that were all trained are kept in float32. None
-    where a size is not on record, or the model is none of `sizes.PRESETS`, as one that
-    a host runs.
+    beside what was fitted; weights that were all trained are kept in float32.
     """
     trained = run.params.get("method")
     # Trained whole, the model itself is what was fitted.

@@ -23,18 +23,10 @@ from chapterlib.settings import PACKAGE
 
 @dataclass
 class Measured:
-    """Cost of a block; filled in by `measure` when the block ends.
+    """Wall time of a block and its peaks of memory; filled in when the block ends.
 
-    Attributes
-    ----------
-    seconds : float
-        Wall time.
-    peak_bytes : int
-        Largest resident memory seen, of this process and its children together, what
-        was loaded before the block included. Pages shared with a child count twice.
-    peak_gpu_bytes : int or None
-        Most GPU memory that torch had allocated, summed over the GPUs; None where
-        torch used none.
+    `peak_bytes` is resident memory, with that of child processes and of what was loaded
+    before; `peak_gpu_bytes` what torch had allocated on all GPUs, None without one.
     """
 
     seconds: float = 0.0
@@ -46,20 +38,8 @@ class Measured:
 def measure(interval: float = 0.1) -> Iterator[Measured]:
     """Measure wall time and peak memory of the block under `with`.
 
-    Parameters
-    ----------
-    interval : float
-        Seconds between two looks at the memory (a millisecond or two each): a shorter
-        peak can be missed.
-
-    Yields
-    ------
-    Measured
-        Complete after the block, also where the block raised.
-
-    Notes
-    -----
-    GPU figures are torch's own high-water mark, which this resets: of two nested
+    `interval` is seconds between two looks at the memory: a shorter peak can be missed.
+    The GPU's figure is torch's own high-water mark, which this resets: of two nested
     blocks only the inner one has a right one.
 
     Examples
@@ -108,18 +88,9 @@ def measure(interval: float = 0.1) -> Iterator[Measured]:
 def hardware() -> dict[str, Any]:
     """Describe this machine, without its name or anything else that identifies it.
 
-    Returns
-    -------
-    dict
-        `cpu` (model name), `cores` (that this process may use), `memory_bytes`, `gpu`
-        (name, or None), `dtype` (in which models compute here unless told otherwise,
-        or None: clouds call processors by one name of which some are fast in bfloat16
-        and others not), `system` (operating system and architecture).
-
-    Notes
-    -----
-    GPU and type are told only where torch and `models.devices` are in use already:
-    to import them for this would take seconds.
+    `cores` are those that this process may use, `dtype` is what models compute in here
+    unless told otherwise: clouds call processors by one name of which some are fast in
+    bfloat16 and others not. GPU and type are None where torch is not in use.
     """
     torch = sys.modules.get("torch")
     devices = sys.modules.get("chapterlib.models.devices")

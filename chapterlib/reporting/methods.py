@@ -41,40 +41,21 @@ WHOLE = preset("cpu", method="full", first_layer=0, learning_rate=1e-4, warmup=0
 class Method:
     """A method of the book, ready to be measured at any budget of labels.
 
-    Attributes
-    ----------
-    slug, title : str
-        For file names, and for readers.
-    make : callable
-        From a seed to an unfitted estimator over lists of texts.
-    uses_model : bool
-        Whether it runs the language model of the settings.
-    served_as : str, optional
-        Name of the model that it asks of a host instead.
-    budgets : tuple of int or None, optional
-        Train rows a class that it is measured with: 0 for a method that sees none,
-        None for all there are; by default the budgets of the book's learning curves.
-    also : tuple of int
-        Budgets beside those.
-    seeds : int
-        Draws at the budgets where several are measured.
-    test_per_class : int, optional
-        Test rows a class that are predicted, for a method that is slow; by default all
-        test rows.
-    make_from_few : callable, optional
-        As `make`, for up to `FEW` rows a class: those who train by steps have to read
-        so few rows more often.
+    `make` turns a seed into an unfitted estimator over lists of texts. Budgets are
+    train rows per class: 0 for a method that sees none, None for all there are; by
+    default those of the book's learning curves.
     """
 
     slug: str
     title: str
     make: Callable[[int], Any]
-    uses_model: bool = True
-    served_as: str | None = None
+    uses_model: bool = True  # the language model of the settings
+    served_as: str | None = None  # the model that it asks of a host instead
     budgets: tuple[int | None, ...] | None = None
-    also: tuple[int, ...] = ()
-    seeds: int = 3
-    test_per_class: int | None = None
+    also: tuple[int, ...] = ()  # budgets beside those
+    seeds: int = 3  # draws at the budgets where several are measured
+    test_per_class: int | None = None  # rows that are predicted; by default all
+    # Up to `FEW` rows a class, read more often by those who train in steps.
     make_from_few: Callable[[int], Any] | None = None
 
     def estimator(self, per_class: int | None, seed: int) -> Any:
@@ -87,25 +68,12 @@ class Method:
 def tfidf_classifier(seed: int = 0, folds: int = 5) -> GridSearchCV:
     """Words and word pairs, weighted by TF-IDF, into a logistic regression.
 
-    Parameters
-    ----------
-    seed : int
-        Unused by the solver; part of the record.
-    folds : int
-        Of the cross-validation that chooses the strength of the regularization.
-
-    Returns
-    -------
-    GridSearchCV
-        An unfitted estimator over lists of texts.
+    An unfitted estimator over lists of texts; cross-validation in `folds` chooses the
+    strength of the regularization. The solver does not use the `seed` of the record.
     """
     weigh = TfidfVectorizer(ngram_range=(1, 2), stop_words="english", sublinear_tf=True)
-    pipeline = Pipeline(
-        [
-            ("weigh", weigh),
-            ("regress", LogisticRegression(solver="newton-cg", random_state=seed)),
-        ]
-    )
+    regress = LogisticRegression(solver="newton-cg", random_state=seed)
+    pipeline = Pipeline([("weigh", weigh), ("regress", regress)])
     grid = {"regress__C": [1, 3, 10, 30, 100]}
     return GridSearchCV(pipeline, grid, scoring="accuracy", cv=folds)
 
@@ -205,11 +173,10 @@ METHODS = (
 
 
 def hosted_methods() -> tuple[Method, ...]:
-    """Methods that ask the hosted model which the settings point to.
+    """Prompting of the hosted model that the settings point to, named in the slugs.
 
-    Zero-shot and few-shot prompting, under slugs that name the model, so that records
-    of several models stand side by side. Empty where neither a key nor an address is
-    set: then nothing leaves this machine. LLMError if what is set is of no use.
+    Empty where neither a key nor an address is set: then nothing leaves this machine.
+    LLMError if what is set is of no use.
     """
     provider = chat_models.choose_provider()
     if provider == "local":

@@ -63,22 +63,9 @@ def encode_predictions(y_pred: ArrayLike) -> str:
 
 
 def decode_predictions(text: str) -> NDArray[np.int64]:
-    """Read back the predictions of a record.
+    """Read back the predictions of a record: n digits of `DIGITS` as class ids [n].
 
-    Parameters
-    ----------
-    text : str, length n
-        One digit for each test row: 0-9, a-z, A-Z, then signs, as in `DIGITS`.
-
-    Returns
-    -------
-    ndarray [n]
-        Class ids; -1 where "." stands for no answer.
-
-    Raises
-    ------
-    ValueError
-        If a character stands for no prediction; the message names it.
+    "." is -1, no answer. ValueError names a character that stands for no prediction.
     """
     values = {".": NO_ANSWER, **{digit: i for i, digit in enumerate(DIGITS)}}
     for place, digit in enumerate(text):
@@ -145,7 +132,15 @@ class Scores(_Frozen):
     @classmethod
     def of(cls, found: Evaluation) -> Scores:
         """Keep what a record needs of an evaluation."""
-        return cls(**{name: found.as_dict()[name] for name in cls.model_fields})
+        return cls(
+            accuracy=found.accuracy,
+            low=found.interval.low,
+            high=found.interval.high,
+            level=found.level,
+            macro_f1=found.macro_f1,
+            answered=found.answered,
+            accuracy_answered=found.accuracy_answered if found.answered else None,
+        )
 
 
 class RunRecord(_Frozen):
@@ -276,17 +271,9 @@ def _plain(value: Any) -> Any:
 def write(record: RunRecord, folder: str | Path | None = None) -> Path:
     """Write a record to the file `record.file_name`, whole or not at all.
 
-    Parameters
-    ----------
-    record : RunRecord
-        Replaces an earlier record of the same data, method, train rows and seed.
-    folder : path, optional
-        Made where it is missing; `results_folder()` by default.
-
-    Raises
-    ------
-    RecordError
-        If the default folder is that of an installed package: no place to write to.
+    It replaces an earlier one of the same data, method, train rows and seed. The
+    `folder` is made where it is missing; by default it is `results_folder()`, and
+    RecordError if that is an installed package's, no place to write to.
     """
     target = Path(folder) if folder is not None else results_folder()
     if folder is None and target == shipped_folder():
@@ -327,8 +314,7 @@ def read(
     ------
     RecordError
         If the folder is missing, or any file is malformed, of another schema version,
-        edited by hand or misnamed: the message names each such file, why, and what
-        to do. None is skipped silently.
+        edited by hand or misnamed: each is named, with the remedy.
     """
     source = Path(folder) if folder is not None else results_folder()
     if not source.is_dir():

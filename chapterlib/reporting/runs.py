@@ -37,8 +37,8 @@ PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
 SEEDS_UP_TO = 128  # rows a class; a larger draw hardly depends on the seed
 # Among a record's parameters, what the run found out about itself.
 FOUND = "found"
-# What a fresh cache is given: facts of the model and the machine, no results of a run.
-KEPT = ("embedded", "bf16_speedup.json")
+# What a fresh cache is given: the embedded model, no results of a run.
+KEPT = "embedded"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -170,27 +170,10 @@ def measure_all(
     only: Sequence[str] = (),
     force: bool = False,
 ) -> list[Path]:
-    """Run what is missing or out of date, and write its records.
+    """Run methods (`only`: their slugs) whose record is missing or, by `force`, all.
 
-    A run that fails keeps none of the others from being measured. Each run of a
-    language model has a process and an empty cache of its own: its memory holds nothing
-    that another run left, and its times are those of all its work. What a hosted model
-    replied was paid for and stays.
-
-    Parameters
-    ----------
-    ds : DatasetDict
-    folder : path, optional
-        Of the records; by default `settings.results_folder`.
-    only : sequence of str
-        Slugs of methods; all by default.
-    force : bool
-        Run also what has a current record.
-
-    Raises
-    ------
-    RunError
-        After all runs, if some of them failed; the message names each and its error.
+    Each run of a language model has a process and an empty cache of its own, so that
+    its times are those of all its work. RunError, at the end, names those that failed.
     """
     source = folder or settings.results_folder()
     known = records.read(source) if source.is_dir() else []
@@ -245,15 +228,14 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 @contextmanager
 def empty_cache() -> Iterator[Path]:
     """Give this process a cache without results: a run then does all its work."""
-    user = settings.get_settings().cache
+    kept = settings.get_settings().cache / KEPT
     before = os.environ.get("CHAPTERLIB_CACHE")
     with TemporaryDirectory(prefix="chapterlib-run-") as folder:
-        for kept in (user / name for name in KEPT if (user / name).exists()):
-            copy = Path(folder, kept.name)
+        if kept.is_dir():
             try:
-                copy.symlink_to(kept, target_is_directory=kept.is_dir())
+                Path(folder, KEPT).symlink_to(kept, target_is_directory=True)
             except OSError:  # Windows allows links to few users
-                (shutil.copytree if kept.is_dir() else shutil.copy)(kept, copy)
+                shutil.copytree(kept, Path(folder, KEPT))
         os.environ["CHAPTERLIB_CACHE"] = folder
         try:
             yield Path(folder)

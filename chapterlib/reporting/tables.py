@@ -13,32 +13,14 @@ from chapterlib.reporting.records import RecordError, RunRecord, read
 from chapterlib.settings import data_file
 
 COLUMNS = [
-    "method",
-    "title",
-    "model",
-    "labels",
-    "seeds",
-    "accuracy",
-    "accuracy_min",
-    "accuracy_max",
-    "low",
-    "high",
-    "macro_f1",
-    "fit_seconds",
-    "predict_seconds",
-    "trainable_parameters",
-    "size_bytes",
-    "test_rows",
-    "level",
-    "data",
+    *("method", "title", "model", "labels", "seeds"),
+    *("accuracy", "accuracy_min", "accuracy_max", "low", "high", "macro_f1"),
+    *("fit_seconds", "predict_seconds", "trainable_parameters", "size_bytes"),
+    *("test_rows", "level", "data"),
 ]
 DECISION = [
-    "method",
-    "data needs",
-    "computation",
-    "performance",
-    "adaptability",
-    "take it when",
+    *("method", "data needs", "computation"),
+    *("performance", "adaptability", "take it when"),
 ]
 
 
@@ -57,11 +39,8 @@ def table(
     Returns
     -------
     DataFrame
-        `method`, `title`, `model`, `labels` (seen in training), `seeds` (how many),
-        `accuracy`, `accuracy_min`, `accuracy_max`, `low`, `high`, `macro_f1`,
-        `fit_seconds`, `predict_seconds`, `trainable_parameters`, `size_bytes`,
-        `test_rows`, `level` (of the interval), `data` (its name). `shown` makes it
-        readable.
+        Columns `COLUMNS`: among them `labels` (seen in training), `seeds` (how many),
+        `level` (of the interval) and `data` (its name). `shown` makes it readable.
 
     Raises
     ------
@@ -190,22 +169,9 @@ def _scaled(value: Any, unit: str) -> str:
 def decision_table(table: pd.DataFrame) -> pd.DataFrame:
     """Say when to use which method, one row a method that has a record.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `records.table`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `DECISION`, all str. Times are those of the method's most accurate run;
-        the performance goes from its fewest labels to that run. The first row is a
-        hosted model, which stands there whether or not one was measured.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing.
+    Made of `records.table`, with the columns `DECISION`, all str. Times are those of
+    the method's most accurate run; the performance goes from its fewest labels to that
+    run. The first row is a hosted model, whether or not one was measured.
     """
     measured = ("labels", "accuracy", "fit_seconds", "predict_seconds", "test_rows")
     rows = require_columns(table, "method", *measured)
@@ -226,12 +192,7 @@ def decision_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as readers say it: 0.04 s, 74 s, 15 min, 2.0 h.
-
-    Raises
-    ------
-    ValueError
-        If it is negative or no number.
+    """Write a time as readers say it; ValueError if it is negative or no number.
 
     Examples
     --------
@@ -272,24 +233,16 @@ def _performance(runs: pd.DataFrame, best: pd.Series) -> str:
 def published() -> pd.DataFrame:
     """List published accuracies on the 7,600 test rows of AG News, one a row.
 
-    Returns
-    -------
-    DataFrame
-        `source`, `method`, `labels` (labeled train rows), `accuracy` and `sd` (shares;
-        `sd` over draws of these rows, NaN where the source gives none), `url`.
+    Columns: `source`, `method`, `labels` (labeled train rows), `accuracy` and `sd`
+    (shares; over draws of these rows, NaN where the source gives none), `url`. Test
+    rows, models and parameters are others than those of the records, so no difference
+    to these can be tested.
 
-    Notes
-    -----
-    The test rows, the models and the choice of parameters are others than those of
-    the records, so no difference to these can be tested. Sources: the results
-    archived with SetFit (L. Tunstall et al. 2022, https://arxiv.org/abs/2209.11055),
-    and table 2 of X. Sun et al. (2023), https://arxiv.org/abs/2305.08377.
-
-    Examples
-    --------
-    >>> found = published()
-    >>> float(found.loc[found["labels"] == 0, "accuracy"].max())
-    0.926
+    References
+    ----------
+    The results archived with SetFit (L. Tunstall et al. 2022,
+    https://arxiv.org/abs/2209.11055), and table 2 of X. Sun et al. (2023),
+    https://arxiv.org/abs/2305.08377.
     """
     path = data_file("published.yaml")
     rows = [

@@ -35,21 +35,18 @@ class Audit:
 
     Attributes
     ----------
-    classes : pandas.DataFrame
+    classes : DataFrame
         Rows of each class (index) in each split (columns).
-    artifacts : pandas.DataFrame
-        Share of rows, from 0 to 1, that carry each kind of leftover (index), by split
-        (columns).
-    repeats : pandas.DataFrame
-        Rows by split (columns) that repeat an earlier row of their split, from the
-        strict to the loose reading, that carry a text labeled in two ways, and test
-        rows that stand in train.
-    source_tags : pandas.DataFrame
-        For each tag in parentheses (index): `rows` that carry it in all splits, its
-        most frequent class (`label`), rows of that class (`in_label`) and their share.
-    lengths : pandas.DataFrame
-        For each split (index): mean, median, 95th and 99th percentile and maximum of
-        the length in words, split at white space.
+    artifacts : DataFrame
+        Share of rows, from 0 to 1, that carry each kind of leftover, by split.
+    repeats : DataFrame
+        Rows that repeat an earlier row of their split, from the strict to the loose
+        reading, that carry a text labeled in two ways, or stand in train, by split.
+    source_tags : DataFrame
+        For each tag in parentheses: `rows` that carry it in all splits, its most
+        frequent class (`label`), rows of that class (`in_label`) and their `share`.
+    lengths : DataFrame
+        For each split: mean, median, percentiles and maximum of the length in words.
     """
 
     classes: pd.DataFrame
@@ -80,10 +77,6 @@ def audit(ds: DatasetDict | Dataset, min_count: int = 10) -> Audit:
         Rows with `text` and `label`; a single Dataset counts as one split.
     min_count : int
         Source tags in fewer rows are left out: a share of few rows means little.
-
-    Returns
-    -------
-    Audit
 
     Examples
     --------

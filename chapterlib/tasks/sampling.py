@@ -68,22 +68,8 @@ def book_rows(
 ) -> DatasetDict:
     """Pick the rows of the book's records out of AG News, in the records' order.
 
-    Parameters
-    ----------
-    ds : datasets.DatasetDict
-        As `AG_NEWS.load` gives it. The sample holds none of the rows, and is returned
-        as it is.
-    manifest : dict, optional
-        As `make_manifest` gives it; by default that of the book's records.
-
-    Returns
-    -------
-    datasets.DatasetDict
-
-    Raises
-    ------
-    DataError
-        If rows are missing, or there is no manifest.
+    The sample holds none of them, and is returned as it is. By default the manifest is
+    that of the book's records. DataError if rows are missing, or there is no manifest.
     """
     if _origin(ds)[0] == "sample":
         return ds
@@ -127,11 +113,9 @@ class DataInfo:
 
     Attributes
     ----------
-    origin : {"folder", "hub", "sample", "unknown"}
-        ``"folder"`` for files of any place; ``"unknown"`` for rows that did not come
-        from `Task.load`.
-    name : str
-        That of the task, ``"chapterlib sample"`` or ``"unknown"``.
+    origin, name : str
+        "folder" (files of any place), "hub", "sample" or, for rows that did not come
+        from `Task.load`, "unknown"; and the name of the task.
     rows : dict of str to int
         Rows of each split.
     fingerprint : str
@@ -173,19 +157,7 @@ class DataInfo:
 def describe(ds: DatasetDict | Dataset) -> DataInfo:
     """Tell where rows come from, how many there are, and their fingerprint in order.
 
-    Parameters
-    ----------
-    ds : datasets.DatasetDict or datasets.Dataset
-        Also after select, shuffle, filter or map.
-
-    Returns
-    -------
-    DataInfo
-
-    Raises
-    ------
-    DataError
-        If a column is missing.
+    Also after select, shuffle, filter or map. DataError if a column is missing.
     """
     ds = as_splits(ds)
     origin, name = _origin(ds)
@@ -215,21 +187,9 @@ def _origin(ds: DatasetDict) -> tuple[Origin, str]:
 def fingerprint(dataset: Dataset) -> str:
     """Digest texts and labels, in order, in 16 hex digits.
 
-    Parameters
-    ----------
-    dataset : datasets.Dataset
-        Rows with `text` and `label`; how they are stored does not matter.
-
-    Returns
-    -------
-    str
-        The start of a SHA-256 over each row's label and text, with the text's length
-        in bytes before it, so that no two lists of rows are written alike.
-
-    Raises
-    ------
-    DataError
-        If a column is missing.
+    The start of a SHA-256 over each row's label and text, with the text's length in
+    bytes before it, so that no two lists of rows are written alike. DataError if a
+    column is missing.
     """
     missing = {"text", "label"} - set(dataset.column_names)
     if missing:
@@ -262,11 +222,6 @@ def balanced_sample(
         the sample of a smaller one: a learning curve adds rows, it does not swap them.
     at_most : bool
         Where a class has fewer rows, draw as many of each as that one has.
-
-    Returns
-    -------
-    datasets.Dataset
-        ``per_class`` times the number of classes rows, or fewer with `at_most`.
 
     Raises
     ------

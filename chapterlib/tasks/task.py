@@ -29,17 +29,13 @@ class Label:
 
     Attributes
     ----------
-    name : str
-        As the data spell it.
-    description : str
-        What belongs to it, for prompts.
+    name, description : str
+        As the data spell it; and what belongs to it, for prompts.
     words : tuple of str
         Verbalizers: what a language model would call it in the middle of a sentence.
         By default the name, in lower case.
-    said : str, optional
-        As prompts spell it; by default the name.
-    spellings : tuple of str
-        Further spellings that count as this label in a reply.
+    said, spellings
+        As prompts spell it, by default the name; and what else counts in a reply.
     """
 
     name: str
@@ -77,7 +73,6 @@ class Task:
     template : str
         What a language model reads, with ``{text}`` once; its next words should tell
         the label. By default a sentence made of `kind` and `item`.
-
     source : str, optional
         The file, folder or Hub dataset that `load` reads where none is named.
 
@@ -140,7 +135,8 @@ class Task:
         Parameters
         ----------
         path : str or path
-            Read for its labels now, and for its rows by `load`.
+            Read for its labels now, and for its rows by `load`. DataError if it can't
+            be read, or lacks the column.
         text, label : str
             Names of the columns. All is read as text: "NA" and "1" are labels.
         labels : sequence of str or Label, optional
@@ -149,11 +145,6 @@ class Task:
             By default the file's, or its folder's if that is only train or test.
         **fields
             Further fields of the task.
-
-        Raises
-        ------
-        DataError
-            If the file can't be read, or lacks the column.
         """
         path = Path(path).expanduser().resolve()
         labels = loading.label_values(path, label) if labels is None else labels
@@ -207,9 +198,8 @@ class Task:
         Returns
         -------
         datasets.DatasetDict
-            The splits and rows in the order of the source, with the features ``text``
-            (str) and ``label`` (`ClassLabel` of `label_names`). Those of AG News are
-            always ``train`` and ``test``.
+            The rows in the order of the source, with the features ``text`` (str) and
+            ``label`` (`ClassLabel` of `label_names`).
 
         Raises
         ------

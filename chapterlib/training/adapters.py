@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from chapterlib._logging import quiet
 from chapterlib.models import loading
 from chapterlib.models.batching import longest_first
 from chapterlib.models.hidden_states import STRENGTHS, fit_probe
+from chapterlib.models.sizes import METHODS as METHODS
 
-FinetuningMethod = Literal["lora", "qlora", "full", "head"]
-METHODS: tuple[str, ...] = get_args(FinetuningMethod)
 # Of a batch in prediction, padding included.
 BATCH_TOKENS = 2048
 # Parameters of a `FinetunedClassifier` by name; the template filled from the task.
@@ -190,9 +189,8 @@ def probe_head(
 ) -> float:
     """Set the head to a logistic regression on the states that it will read [n, width].
 
-    Training then does not pull the layers below about for the sake of a random head
-    (LP-FT: Kumar et al., ICLR 2022, arXiv:2202.10054). Returns the inverse strength of
-    the penalty, the one whose *held-out* log-likelihood is best.
+    Training then need not mend a random head first (LP-FT: Kumar et al., ICLR 2022,
+    arXiv:2202.10054). Returns the inverse strength of the penalty.
     """
     head: Any = network.score
     # Without a head, what it would read comes out.

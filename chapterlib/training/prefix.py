@@ -22,15 +22,9 @@ KIND = "states"
 class FrozenPrefix(nn.Module):
     """Hidden states below the first trained layer, looked up by a row's tokens.
 
-    It takes the place of the token embeddings until `remove`; the `layers` lower layers
-    (at least 1) pass on what they get. A row that is not on disk yet is computed by
-    the layers that stood there, once. So the model stays an ordinary classifier for
-    every trainer around it, and gives the same logits as before.
-
-    The file at `path` must belong to these very weights, layers and dtype. A row takes
-    (tokens x hidden size x bytes a number) in it: 70 kB for 60 tokens of the embedded
-    model in bf16. With `only_last`, the state of the last token alone is kept: enough
-    if nothing but the head is trained.
+    It takes the place of the embeddings until `remove`; the lower layers pass on what
+    they get. The model stays an ordinary classifier with the same logits. The file must
+    belong to these very weights and dtype; `only_last` keeps the last token's state.
     """
 
     def __init__(

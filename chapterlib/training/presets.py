@@ -69,22 +69,9 @@ TIER_PRESETS: Mapping[str, str] = {"cpu": "cpu", "t4": "t4", "gpu": "llama3-8b"}
 def preset(name: str | None = None, **changes: Any) -> dict[str, Any]:
     """Parameters of a recipe, for ``FinetunedClassifier(**preset("cpu"))``.
 
-    Parameters
-    ----------
-    name : {"llama3-8b", "cpu", "t4"}, optional
-        By default the one that fits the setting ``CHAPTERLIB_TIER``.
-    **changes
-        Parameters that differ from the recipe.
-
-    Returns
-    -------
-    dict
-        A copy: changing it changes no recipe.
-
-    Raises
-    ------
-    ValueError
-        If there is no such recipe.
+    `name` is "llama3-8b", "cpu" or "t4", by default the one that fits the setting
+    ``CHAPTERLIB_TIER``; `changes` are parameters that differ from it. ValueError if
+    there is no such recipe.
 
     Examples
     --------
@@ -108,9 +95,8 @@ class ConfigError(ValueError):
 class RunConfig(BaseModel):
     """What a configuration file may say.
 
-    `output` is the folder for the model; `preset` as for `preset`, `params` those of
-    `FinetunedClassifier` that differ from it; `data` as for `Task.load`; rows
-    per class, all where None; `seed` of the draw of rows and of the training.
+    `params` of `FinetunedClassifier` differ from the `preset`; `data` is as for
+    `Task.load`; None rows per class are all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 from peft import (
     PeftModel,
@@ -24,7 +23,8 @@ from peft import (
 
 from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
-from chapterlib.settings import get_settings, versions
+from chapterlib.models.sizes import Method
+from chapterlib.settings import data_file, get_settings, versions
 from chapterlib.tasks.task import AG_NEWS, Label, Task
 from chapterlib.training import adapters, loop
 
@@ -137,7 +137,7 @@ def load(
 
 def merge(
     trained: loop.Trained,
-    method: adapters.FinetuningMethod,
+    method: Method,
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -195,60 +195,21 @@ def model_card(
     known: Mapping[str, Any], scores: Mapping[str, Any] | None = None
 ) -> str:
     """Write the card of what `describe` gives, as Markdown with the Hub's YAML head."""
-    base, params = known["base"], known["params"]
-    head: dict[str, Any] = {
-        "library_name": "peft" if known["adapter"] else "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["chapterlib", params["method"]],
-    }
-    if base["hub_id"]:
-        head["base_model"] = base["hub_id"]
-    kind = "Low-rank adapters and a head" if known["adapter"] else "A classifier"
-    classes = zip(known["classes"], map(repr, known["labels"]), strict=True)
-    result = ["No measured run was recorded with this model."]
-    if scores:
-        result = _table(("measured", "value"), scores.items())
-    values = ((name, repr(value)) for name, value in sorted(params.items()))
-    lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
-        "---",
-        "",
-        f"# {base['name']}, finetuned to tell {', '.join(known['labels'])}",
-        "",
-        f"{kind} for `{base['name']}` (weights `{base['sha256'][:16]}`), trained with "
-        f"method `{params['method']}`: {known['trainable_parameters']:,} numbers were "
-        "trained.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from chapterlib import FinetunedClassifier",
-        "",
-        'classifier = FinetunedClassifier.load("path/to/this/folder")',
-        'classifier.predict(["a text of your own"])',
-        "```",
-        "",
-        f"The model reads `{params['template']!r}` with the text in its place, cut to "
-        f"{params['max_length']} tokens; the pad token is `{known['pad_token']}`. "
-        "Outputs are in the order of the classes below.",
-        "",
-        *_table(("class id", "label"), classes),
-        *("", "## Result", ""),
-        *result,
-        *("", "## Training", ""),
-        *_table(("parameter", "value"), values),
-        "",
-        "Versions: " + ", ".join(f"{n} {v}" for n, v in known["versions"].items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _table(head: tuple[str, str], rows: Iterable[tuple[Any, Any]]) -> list[str]:
-    cells = ((str(a), str(b).replace("|", "\\|")) for a, b in rows)
-    return [f"| {head[0]} | {head[1]} |", "|---|---|"] + [
-        f"| {a} | `{b}` |" for a, b in cells
-    ]
+    head = ModelCardData(
+        library_name="peft" if known["adapter"] else "transformers",
+        pipeline_tag="text-classification",
+        tags=["chapterlib", known["params"]["method"]],
+        base_model=known["base"]["hub_id"],
+    )
+    card = ModelCard.from_template(
+        head,
+        template_path=str(data_file("model_card.md")),
+        cell=lambda value: repr(value).replace("|", "\\|"),
+        outputs=zip(known["classes"], known["labels"], strict=True),
+        scores=(scores or {}).items(),
+        **known,
+    )
+    return f"{card}\n"
 
 
 def _label_names(network: Any) -> list[str]:

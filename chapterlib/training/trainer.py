@@ -46,17 +46,9 @@ class EpochOrder(Sampler[int]):
     """The order of rows, another one every epoch, and nothing but seed and epoch in it.
 
     So an interrupted epoch goes on with the rows that it still lacks, and several
-    processes agree on the order without a word between them.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Tokens of each row.
-    batch_size : int
-        Rows of a batch, over all processes.
-    seed : int
-    by_length : bool
-        Put rows of like length into a batch, and the batches in random order.
+    processes agree on the order without a word between them. `lengths` are tokens of
+    each row, `batch_size` rows over all processes; `by_length` puts rows of like length
+    into a batch, and the batches in random order.
 
     Examples
     --------

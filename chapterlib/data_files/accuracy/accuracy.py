@@ -24,16 +24,7 @@ Examples:
     {'accuracy': 0.6666666666666666}
 """
 
-_CITATION = """\
-@article{scikit-learn,
-  title   = {Scikit-learn: Machine Learning in {P}ython},
-  author  = {Pedregosa, F. and others},
-  journal = {Journal of Machine Learning Research},
-  volume  = {12},
-  pages   = {2825--2830},
-  year    = {2011},
-}
-"""
+_CITATION = "Pedregosa et al., Scikit-learn, JMLR 12, pp. 2825-2830, 2011"
 
 
 class Accuracy(evaluate.Metric):
@@ -45,10 +36,7 @@ class Accuracy(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Value("int32"),
-                    "references": datasets.Value("int32"),
-                }
+                predictions=datasets.Value("int32"), references=datasets.Value("int32")
             ),
         )
 
@@ -67,13 +55,5 @@ class Accuracy(evaluate.Metric):
                     f"Row {row} of references holds {true}, which is no class id: "
                     "leave rows without a label out."
                 )
-        return {
-            "accuracy": float(
-                accuracy_score(
-                    references,
-                    predictions,
-                    normalize=normalize,
-                    sample_weight=sample_weight,
-                )
-            )
-        }
+        options = {"normalize": normalize, "sample_weight": sample_weight}
+        return {"accuracy": float(accuracy_score(references, predictions, **options))}

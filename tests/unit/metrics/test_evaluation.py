@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 
 import numpy as np
@@ -146,8 +145,11 @@ def test_evaluate_does_not_depend_on_row_order(pairs, random):
     found = []
     for some in (pairs, shuffled):
         y_true, y_pred = zip(*some, strict=True)
-        found.append(evaluation.evaluate(y_true, y_pred, NAMES).as_dict())
-    assert found[0] == found[1]
+        found.append(evaluation.evaluate(y_true, y_pred, NAMES))
+    first, second = found
+    assert first.interval == second.interval
+    assert (first.confusion == second.confusion).all()
+    pd.testing.assert_frame_equal(first.per_class, second.per_class)
 
 
 @settings(deadline=None, max_examples=50)
@@ -158,7 +160,6 @@ def test_withholding_answers_never_helps(pairs):
     withheld = evaluation.evaluate(y_true, np.full_like(y_pred, -1), NAMES)
     assert withheld.accuracy == 0.0 <= result.accuracy
     assert math.isnan(withheld.accuracy_answered)
-    assert withheld.as_dict()["accuracy_answered"] is None
     if result.answered:
         assert result.accuracy <= result.accuracy_answered
 
@@ -223,7 +224,7 @@ def test_evaluate_refuses_class_names_that_are_not_distinct(names):
         evaluation.evaluate([0], [0], names)
 
 
-def test_an_evaluation_can_be_read_and_stored():
+def test_an_evaluation_can_be_read():
     result = evaluation.evaluate([0, 1, 1, 2], [0, 1, -1, 0], ["a", "<b>", "c"])
     assert "3 of 4 (accuracy over these: 0.667)" in str(result)
     assert "95% interval" in str(result)
@@ -231,10 +232,6 @@ def test_an_evaluation_can_be_read_and_stored():
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
     assert "no answer" in page
-    stored = json.loads(json.dumps(result.as_dict(), allow_nan=False))
-    assert stored["per_class"]["c"]["precision"] is None
-    assert stored["confusion"] == result.confusion.tolist()
-    assert (stored["low"], stored["high"]) == result.interval
 
 
 def test_the_no_answer_column_shows_only_where_needed():

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from itertools import accumulate, cycle
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,6 +10,11 @@ import torch
 from chapterlib.models import devices
 
 BF16 = torch.bfloat16
+
+
+@pytest.fixture(autouse=True)
+def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHAPTERLIB_DTYPE")
 
 
 @pytest.fixture
@@ -57,60 +58,16 @@ def test_metal_stays_in_fp32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "expected"), [(3.0, torch.bfloat16), (0.6, torch.float32)]
+    ("instructions", "expected"),
+    [({"avx512_bf16": True}, BF16), ({"amx_bf16": True}, BF16), ({}, torch.float32)],
 )
-def test_a_cpu_gets_bf16_only_where_it_is_faster(
-    ratio: float,
+def test_a_cpu_gets_bf16_only_where_it_has_instructions_for_it(
+    instructions: dict[str, bool],
     expected: torch.dtype,
-    fresh_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices, "_measure_bf16", lambda: ratio)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     assert devices.pick_dtype("cpu") == expected
-
-
-def test_the_measurement_is_made_once_a_machine(
-    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure = devices._measure_bf16
-    monkeypatch.setattr(devices, "_measure_bf16", lambda: measure(rounds=1))
-    measured = devices.bf16_speedup()
-    assert measured > 0
-    (file,) = fresh_cache.iterdir()
-    assert list(json.loads(file.read_text()).values()) == [measured]
-
-    def never() -> float:
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(devices, "_measure_bf16", never)
-    devices.bf16_speedup.cache_clear()
-    assert devices.bf16_speedup() == measured
-
-
-@pytest.mark.parametrize(("slower", "rounds"), [(20, 2), (2, 5)])
-def test_emulated_bf16_is_not_measured_at_length(
-    slower: int, rounds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A round: begin and end in fp32, begin and end in bf16.
-    clock = Mock(side_effect=accumulate(cycle([0, 1, 0, slower])))
-    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=clock))
-    one = {kind: torch.ones(1, 1, dtype=kind) for kind in (torch.float32, BF16)}
-    monkeypatch.setattr(torch, "ones", lambda *shape, dtype: one[dtype])
-    assert devices._measure_bf16(5) == 1 / slower
-    assert clock.call_count == 4 * rounds
-
-
-def test_a_broken_or_read_only_cache_only_costs_time(
-    fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "_measure_bf16", lambda: 1.5)
-    (fresh_cache / "bf16_speedup.json").write_text("{")
-    assert devices.bf16_speedup() == 1.5
-    blocked = fresh_cache / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("CHAPTERLIB_CACHE", str(blocked))
-    devices.bf16_speedup.cache_clear()
-    assert devices.bf16_speedup() == 1.5
 
 
 def test_type_names() -> None:

@@ -48,6 +48,7 @@ def test_the_config_is_nf4_with_double_quantization(name: str) -> None:
 def test_the_compute_type_is_what_the_machine_is_fast_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("CHAPTERLIB_DTYPE")
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(quantization, "check", lambda device: None)
         monkeypatch.setattr(
@@ -55,9 +56,9 @@ def test_the_compute_type_is_what_the_machine_is_fast_in(
         )
         config = quantization.quantization_config(device="cuda")
         assert config.bnb_4bit_compute_dtype == expected
-    for speedup, expected in ((3.0, torch.bfloat16), (0.5, torch.float32)):
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(
-            "chapterlib.models.devices.bf16_speedup", lambda speedup=speedup: speedup
+            "chapterlib.models.devices.fast_bf16", lambda fast=fast: fast
         )
         config = quantization.quantization_config(device="cpu")
         assert config.bnb_4bit_compute_dtype == expected

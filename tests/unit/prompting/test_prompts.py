@@ -19,7 +19,6 @@ from chapterlib.prompting.prompts import (
     Demonstration,
     Negative,
     carp,
-    chain_of_thought,
     few_shot,
     number_articles,
     zero_shot,
@@ -59,7 +58,6 @@ PROMPTS = {
     "zero_shot": zero_shot(),
     "few_shot": few_shot(DEMONSTRATIONS),
     "few_shot_negatives": few_shot(DEMONSTRATIONS[:3], NEGATIVES, per_turn=2),
-    "chain_of_thought": chain_of_thought(),
     "carp": carp(),
 }
 
@@ -185,7 +183,7 @@ ODD = Task(
 )
 
 
-@pytest.mark.parametrize("make", [zero_shot, chain_of_thought, carp])
+@pytest.mark.parametrize("make", [zero_shot, carp])
 def test_any_task_has_its_prompts(make: Any) -> None:
     prompt = make(ODD)
     assert prompt.input_variables == ["articles"]

@@ -101,10 +101,10 @@ def test_the_type_that_the_machine_computes_in_is_told(monkeypatch):
     from chapterlib.models import devices
 
     monkeypatch.delenv("CHAPTERLIB_DTYPE")
-    monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.0)
+    monkeypatch.setattr(devices, "fast_bf16", lambda: True)
     monkeypatch.setattr(devices, "pick_device", lambda: devices.torch.device("cpu"))
     assert machine.hardware()["dtype"] == "bfloat16"
-    monkeypatch.setattr(devices, "bf16_speedup", lambda: 1.0)
+    monkeypatch.setattr(devices, "fast_bf16", lambda: False)
     assert machine.hardware()["dtype"] == "float32"
 
 

@@ -203,7 +203,6 @@ def test_a_run_finds_nothing_that_an_earlier_one_kept(
     user = tmp_path / "cache"
     (user / "embedded").mkdir(parents=True)
     (user / "embedded" / "model.gguf").write_text("GGUF")
-    (user / "bf16_speedup.json").write_text("{}")
     (user / "replies.sqlite").write_text("earlier")
     before = {path.name for path in user.iterdir()}
     looking = methods.Method(
@@ -211,7 +210,7 @@ def test_a_run_finds_nothing_that_an_earlier_one_kept(
     )
     monkeypatch.setattr(runs, "METHODS", (looking,))
     runs.measure_all(tiny_news, small)
-    assert Looking.seen == ("bf16_speedup.json", "embedded")
+    assert Looking.seen == ("embedded",)
     # Nor does it leave anything there, and the settings are the user's again.
     assert {path.name for path in user.iterdir()} == before
     assert get_settings().cache == user
@@ -226,14 +225,12 @@ def test_an_empty_cache_holds_the_model_also_where_there_are_no_links(
     user = tmp_path / "cache"
     (user / "embedded" / "b179").mkdir(parents=True)
     (user / "embedded" / "b179" / "model.gguf").write_text("GGUF")
-    (user / "bf16_speedup.json").write_text("{}")
     for links in (True, False):
         with runs.empty_cache() as folder:
             assert get_settings().cache == folder
             kept = folder / "embedded" / "b179" / "model.gguf"
             assert kept.read_text() == "GGUF"
             assert (folder / "embedded").is_symlink() == links
-            assert (folder / "bf16_speedup.json").read_text() == "{}"
         assert not folder.exists()
         monkeypatch.setattr(Path, "symlink_to", refused)
     assert (user / "embedded" / "b179" / "model.gguf").is_file()
