@@ -21,7 +21,13 @@ def dotenv_in(tmp_path, monkeypatch):
 
 
 def test_defaults(monkeypatch):
-    for name in ("CHAPTERLIB_CACHE", "TOGETHER_API_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
+    for name in (
+        "CHAPTERLIB_CACHE",
+        "CHAPTERLIB_DTYPE",
+        "TOGETHER_API_KEY",
+        "OPENAI_API_KEY",
+        "HF_TOKEN",
+    ):
         monkeypatch.delenv(name, raising=False)
     settings = get_settings()
     assert (settings.tier, settings.model, settings.dtype) == (
