@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 TITLE = "A finding that is long enough to be broken into two lines of the figure"
 
 
-def follows_the_rules(
+def assert_follows_the_rules(
     draw: Callable[..., Axes], *data: Any, names_on_y: bool = False, **options: Any
 ) -> None:
     """Titled, labeled and within its page; drawn into given axes; no setting changed.

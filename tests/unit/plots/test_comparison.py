@@ -17,7 +17,7 @@ from chapterlib.plots import comparison
 from chapterlib.plots.styles import METHOD_STYLES
 from chapterlib.reporting import costs
 
-from .checks import follows_the_rules, written
+from .checks import assert_follows_the_rules, written
 
 METHODS = list(METHOD_STYLES)
 
@@ -106,7 +106,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_figures_that_compare_follow_the_rules(case):
-    follows_the_rules(*case, **OPTIONS.get(case[0], {}))
+    assert_follows_the_rules(*case, **OPTIONS.get(case[0], {}))
 
 
 # ---- the ladder ----

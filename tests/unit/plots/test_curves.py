@@ -12,7 +12,7 @@ from chapterlib.metrics import calibration, evaluation
 from chapterlib.plots import curves as curve_plots
 from chapterlib.plots.curves import loss_curve
 
-from .checks import follows_the_rules, written
+from .checks import assert_follows_the_rules, written
 
 HISTORY = [
     {"step": 1, "epoch": 0.5, "loss": 2.0},
@@ -87,7 +87,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_figures_with_lines_follow_the_rules(case):
-    follows_the_rules(*case)
+    assert_follows_the_rules(*case)
 
 
 def test_interval_widths_are_those_of_wilson():

@@ -12,7 +12,7 @@ import pytest
 from chapterlib.metrics import evaluation
 from chapterlib.plots import data
 
-from .checks import follows_the_rules, written
+from .checks import assert_follows_the_rules, written
 
 NAMES = ("red", "green", "blue", "dark/light")
 MANY = [f"class {i}" for i in range(77)]
@@ -46,12 +46,12 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", BARS.values(), ids=BARS)
 def test_bars_follow_the_rules(case):
-    follows_the_rules(*case, names_on_y=True)
+    assert_follows_the_rules(*case, names_on_y=True)
 
 
 @pytest.mark.parametrize("case", OTHERS.values(), ids=OTHERS)
 def test_figures_of_data_follow_the_rules(case):
-    follows_the_rules(*case)
+    assert_follows_the_rules(*case)
 
 
 def test_bars_carry_their_numbers():

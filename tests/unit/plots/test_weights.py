@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from chapterlib.plots import weights as weight_plots
 
-from .checks import follows_the_rules, written
+from .checks import assert_follows_the_rules, written
 
 
 def legend(ax: Axes) -> list[str]:
@@ -137,16 +137,18 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_figures_of_weights_follow_the_rules(case) -> None:
-    follows_the_rules(*case)
+    assert_follows_the_rules(*case)
 
 
 def test_bars_of_memory_follow_the_rules() -> None:
     frame = pd.DataFrame({"weights": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
-    follows_the_rules(weight_plots.memory_bars, frame, names_on_y=True)
+    assert_follows_the_rules(weight_plots.memory_bars, frame, names_on_y=True)
 
 
 def test_bars_of_losses_follow_the_rules() -> None:
-    follows_the_rules(weight_plots.loss_bars, {"a": 1, "b": 2.0}, names_on_y=True)
+    assert_follows_the_rules(
+        weight_plots.loss_bars, {"a": 1, "b": 2.0}, names_on_y=True
+    )
 
 
 def test_bits_can_be_drawn_into_given_axes() -> None:
