@@ -132,9 +132,13 @@ def _is_reply(generation: Any) -> bool:
     if not isinstance(message, AIMessage):
         return False
     info = {**(generation.generation_info or {}), **message.response_metadata}
+    return says_something(message) and info.get("finish_reason") in KEPT
+
+
+def says_something(message: Any) -> bool:
+    """Whether a message holds an answer: words, a call of a tool, or a refusal."""
     refusal = message.additional_kwargs.get("refusal")
-    says = str(message.text).strip() or message.tool_calls or refusal
-    return bool(says) and info.get("finish_reason") in KEPT
+    return bool(str(message.text).strip() or message.tool_calls or refusal)
 
 
 def _as_json(generation: Any) -> dict[str, Any]:

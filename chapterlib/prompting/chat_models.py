@@ -25,7 +25,7 @@ from langchain_core.runnables import Runnable
 from pydantic import Field, SecretStr, ValidationError
 
 from chapterlib.prompting.cache import ReplyCache
-from chapterlib.prompting.errors import Endpoint, LLMError, explain, mask
+from chapterlib.prompting.errors import Endpoint, LLMError, explain, lacking, mask
 from chapterlib.prompting.local_server import local_server
 from chapterlib.settings import Settings, get_settings
 
@@ -71,18 +71,15 @@ def chat_model(
         Its name at the provider; for ``"local"`` a GGUF file. By default the setting
         `llm_model` if the provider is that of the settings, else the provider's own
         default, or the one model that the server at `base_url` serves.
-    temperature : float or None
-        0: the likeliest token each time. None leaves it to the service, as some
-        reasoning models demand.
-    max_tokens : int
-        The longest reply.
+    temperature, max_tokens : float or None, int
+        0: the likeliest token each time; None leaves it to the service, as some
+        reasoning models demand. And the longest reply.
     cache : bool or BaseCache
         Whether a reply that was paid for once is taken from the disk (`ReplyCache`).
         With a temperature above 0 it then stays the same draw.
     retries : int
-        Requests after the first, where it fails for a reason that may pass, by the
-        ``openai`` SDK: it waits as the server asks (``Retry-After``, up to two
-        minutes), else half a second, doubled each time. `max_retries` means the same.
+        Requests after the first, where it fails for a reason that may pass. The
+        ``openai`` SDK waits as the server asks, else half a second, doubled each time.
     timeout : float, optional
         Seconds for each request; by default 120, and 600 for the local server.
     requests_per_second, base_url, api_key : optional
@@ -196,10 +193,16 @@ def _shown(key: str | SecretStr | None) -> str:
 
 def _only_model(url: str, key: str) -> str:
     _clients()
-    from openai import OpenAI
+    from openai import APIConnectionError, OpenAI
 
     with OpenAI(base_url=url, api_key=key) as client:
-        names = _served_models(client)
+        try:
+            names = _listed_models(client)
+        except APIConnectionError as error:
+            at = Endpoint("The server", url, "", "no setting", SecretStr(key))
+            raise explain(error, at) from None
+        except Exception:  # of whatever kind: then it does not say
+            names = []
     if len(names) == 1:
         return names[0]
     listed = ", ".join(names[:20]) or "it does not say which ones it has"
@@ -213,14 +216,18 @@ def _only_model(url: str, key: str) -> str:
 def _served_models(client: Any) -> list[str]:
     """Ask an endpoint for the names of its chat models; empty if it won't say."""
     try:
-        raw = client.with_options(timeout=10, max_retries=0).models.with_raw_response
-        listed = json.loads(raw.list().text)
-        if isinstance(listed, dict):
-            listed = listed.get("data")
-        kinds = ("chat", "model", None)
-        return [str(entry["id"]) for entry in listed if entry.get("type") in kinds]
+        return _listed_models(client)
     except Exception:
         return []
+
+
+def _listed_models(client: Any) -> list[str]:
+    raw = client.with_options(timeout=10, max_retries=0).models.with_raw_response
+    listed = json.loads(raw.list().text)
+    if isinstance(listed, dict):
+        listed = listed.get("data")
+    kinds = ("chat", "model", None)
+    return [str(entry["id"]) for entry in listed if entry.get("type") in kinds]
 
 
 class _Careful(_Client):
@@ -268,11 +275,13 @@ class _Careful(_Client):
     def _create_chat_result(self, *args: Any, **kwargs: Any) -> ChatResult:
         try:
             result = super()._create_chat_result(*args, **kwargs)
-            if result.generations:
-                return result
-            found: Exception = ValueError("no choices")
+            found = lacking(result.generations)
         except Exception as error:
             found = error
+        if found is None:
+            return result
+        if isinstance(found, LLMError):
+            raise found
         raise explain(found, self.endpoint, status=200)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.outputs import ChatGeneration
 from pydantic import SecretStr, ValidationError
 
+from chapterlib.prompting.cache import says_something
 from chapterlib.settings import get_settings
 
 # What the services' keys look like, for a key that no setting knows.
@@ -124,6 +126,12 @@ def explain(
             f"put a valid one into {endpoint.key_variable}, in the environment or in "
             ".env"
         )
+    elif status == 404 and not models and "model" not in said + code:
+        what, fatal = "has nothing at this address", True
+        remedy = (
+            "let CHAPTERLIB_LLM_BASE_URL end where the interface begins, mostly in /v1 "
+            "and never in /chat/completions; if it does, check CHAPTERLIB_LLM_MODEL"
+        )
     elif status in (404, 410) or code in ("model_not_found", "model_not_available"):
         what, fatal = f"has no model {endpoint.model!r}", True
         remedy = (
@@ -167,6 +175,26 @@ def explain(
     )
 
 
+def lacking(choices: Sequence[ChatGeneration]) -> Exception | None:
+    """Say what a completion lacks to be an answer, None if nothing does.
+
+    An `LLMError` where the same request would bring the same again.
+    """
+    if not choices:
+        return ValueError("no choices")
+    ended = str((choices[0].generation_info or {}).get("finish_reason"))
+    if says_something(choices[0].message) and ended != "error":
+        return None
+    if ended in ("length", "max_tokens"):
+        return LLMError(
+            "the reply was cut off at max_tokens before it came to an answer: give "
+            "the model more max_tokens, or let it think less"
+        )
+    if ended == "content_filter":
+        return LLMError("the service's content filter held the reply back")
+    return ValueError(f"an empty reply with finish_reason {ended!r}")
+
+
 def _listed(model: str, models: Iterable[str]) -> str:
     names = sorted(set(models))
     near = difflib.get_close_matches(model, names, n=8, cutoff=0.0)
@@ -174,10 +202,18 @@ def _listed(model: str, models: Iterable[str]) -> str:
     return f": {', '.join(near)}{more}" if near else ""
 
 
+def _told(body: Any) -> str:
+    """Find a server's own words in what it sent, of whatever shape."""
+    if isinstance(body, dict):
+        keys = ("message", "error", "detail", "msg")
+        return next(filter(None, (_told(body.get(key)) for key in keys)), "")
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_told, body)))
+    return body.strip() if isinstance(body, str) else ""
+
+
 def _said(error: Exception) -> str:
-    body = getattr(error, "body", None)
-    told = body.get("message") if isinstance(body, dict) else None
-    text = told if isinstance(told, str) else str(error)
+    text = _told(getattr(error, "body", None)) or str(error)
     if isinstance(error, json.JSONDecodeError):
         text = f"no JSON: {error.doc[:80]!r}"
     if error.__cause__ is not None and "Connection" in type(error).__name__:

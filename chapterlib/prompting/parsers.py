@@ -10,7 +10,9 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import json_repair
@@ -24,6 +26,12 @@ from langchain_core.output_parsers import BaseOutputParser
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chapterlib.metrics.evaluation import NO_ANSWER
+from chapterlib.prompting.prompts import (
+    Classification as Classification,
+    Results as Results,
+    check_count,
+    results_schema as results_schema,
+)
 from chapterlib.tasks.task import AG_NEWS, Task, normalized
 
 # A reply has a few thousand characters: these only keep floods from taking long.
@@ -37,7 +45,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 NUMBER_KEYS = {"article", "article number", "article id", "number", "id", "index"}
 LABEL_KEYS = {"label", "category", "class", "topic"}
-NUMBER = r"\s*(?:article\s*|{item}\s*)?#?0*([1-9][0-9]{{0,8}})\s*[.:]?\s*"
+NUMBER = r"\s*(?:(?:article|{item})\s*[_-]?)?\s*#?0*([0-9]{{1,9}})\s*[.:]?\s*"
 # Only of the model itself: articles too tell of those who refuse or are unable.
 REFUSAL = re.compile(
     r"\b(?:i['’]?m|i am) (?:sorry|unable|not able|afraid)\b"
@@ -46,7 +54,18 @@ REFUSAL = re.compile(
     r"|\bas an ai\b|\bsorry, (?:but )?i\b|\bi apologi[sz]e\b",
     re.I,
 )
-THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+WORDS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|cot)"
+# Tags as <think>, [/THINK], <|END_THINKING|>, ◁think▷; the channels of gpt-oss and
+# Gemma; and "analysis… assistantfinal", which is left of them where marks are dropped.
+THOUGHTS = re.compile(
+    rf"""[<\[({{◁【]\s*\|?\s*(?P<end>/|end[ _]?(?:of[ _]?)?)?
+    (?:(?:begin|start)[ _]?(?:of[ _]?)?|\w{{1,12}}:)?{WORDS}
+    (?P<more>[\s_=-][^<>\[\](){{}}\n]{{0,80}})?\|?\s*/?\s*[>\])}}▷】]
+    |<\|channel\|?>\s*(?P<channel>\w+)|(?P<last><channel\|>|assistantfinal)
+    |\Aanalysis(?=[A-Z])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
 # A bracket in prose is taken for JSON only if what follows could be.
 BRACKET = re.compile(
     r"""[\]}]
@@ -58,6 +77,14 @@ BRACKET = re.compile(
 INNERMOST = re.compile(r"\{[^{}\[\]]*(?:\[[^{}\[\]]*\][^{}\[\]]*)*\}")
 JOINT = re.compile(r"[\s,;\[\]{}]*")  # between two values of one list
 SAID = 60  # characters of what was said that an answer keeps
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object as written, a doubled key twice."""
+
+
+# Line ends in strings are forbidden, but harmless.
+DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
 
 
 class Answer(BaseModel):
@@ -108,16 +135,25 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
     2 parsed 0
     3 missing None
     """
-    _check(n)
+    check_count(n)
     reply = without_thoughts(text)
+    groups = [
+        [
+            (number, label, source)
+            for value, source in group
+            for number, label in _entries(value, task)
+        ]
+        for group in _groups(reply)
+    ]
+    shift = _shift([i for group in groups for i, _, _ in group if i is not None], n)
     found: dict[int, list[Any]] = {}
-    for group in _groups(reply):
+    for group in groups:
         here: dict[int, list[Any]] = defaultdict(list)
-        for value, source in group:
-            for number, label in _entries(value, task):
-                i = 1 if number is None and n == 1 else number
-                if i is not None and i <= n and _stands(label, source):
-                    here[i].append(label)
+        for number, label, source in group:
+            i = 1 if number is None and n == 1 else number
+            place = 0 if i is None or shift is None else i + shift
+            if 1 <= place <= n and _stands(label, source):
+                here[place].append(label)
         found.update(here)
     spoken = reply.strip()
     if not found and n == 1 and task.parse(spoken) is not None:
@@ -128,23 +164,32 @@ def read_answers(text: str, n: int, task: Task = AG_NEWS) -> list[Answer]:
     return [_answer(i, found.get(i, []), task) for i in range(1, n + 1)]
 
 
+def _shift(numbers: list[int], n: int) -> int | None:
+    """Return what a reply's numbers lack: 1 if they count from 0, None if unclear."""
+    if 0 not in numbers or n in numbers:  # then a 0 is a stray one
+        return 0
+    follows = all(b in (0, a + 1) for a, b in pairwise(numbers))
+    return 1 if numbers[0] == 0 and follows else None
+
+
 def without_thoughts(text: str) -> str:
-    """Return what follows the last ``</think>``, up to a ``<think>`` that stays open.
+    """Return what follows the last end of thoughts, up to a begin that stays open.
 
-    Of long texts the last 100,000 characters.
+    What is JSON as a whole holds no thoughts. Of long texts the last characters.
     """
-    marks = list(THINKING.finditer(text))
-    start = max((mark.end() for mark in marks if mark[1]), default=0)
-    openings = [mark.start() for mark in marks if not mark[1] and mark.start() >= start]
-    return text[start : min(openings, default=None)][-MAX_LENGTH:]
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object as written, a doubled key twice."""
-
-
-# Line ends in strings are forbidden, but harmless.
-DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
+    text = text.strip()
+    with suppress(ValueError, RecursionError):
+        DECODER.decode(FENCE.sub("", text)[-MAX_LENGTH:])
+        return text
+    start, end = 0, len(text)
+    for mark in THOUGHTS.finditer(text):
+        if (mark["more"] and mark[0][0] != "<") or mark[0][:-1].rstrip().endswith("/"):
+            continue  # a bracket in prose, or a tag around nothing
+        if mark["end"] or mark["last"] or (mark["channel"] or "").lower() == "final":
+            start, end = mark.end(), len(text)
+        else:
+            end = min(end, mark.start())
+    return text[start:end][-MAX_LENGTH:]
 
 
 def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
@@ -200,10 +245,9 @@ def _entries(
     """Yield number (None: not given) and label of each entry."""
     if depth == 0:
         return
-    if isinstance(value, list) and not isinstance(value, _Pairs):
-        for item in value:
-            yield from _entries(item, task, depth - 1)
     if not isinstance(value, _Pairs):
+        for item in value if isinstance(value, list) else ():
+            yield from _entries(item, task, depth - 1)
         return
     members = [(str(key).strip().lower().replace("_", " "), x) for key, x in value]
     numbers = {*NUMBER_KEYS, task.item.lower().replace("_", " ")}
@@ -217,6 +261,8 @@ def _entries(
                     yield from _each(number, label)
         return
     for key, item in members:
+        if re.fullmatch(WORDS, key):
+            continue
         number = _number(key, task)
         if number is not None and not isinstance(item, _Pairs):
             yield from _each(number, item)
@@ -233,7 +279,7 @@ def _each(number: int | None, label: Any) -> Iterator[tuple[int | None, Any]]:
 
 
 def _number(value: Any, task: Task) -> int | None:
-    """Read a text's number, from 1."""
+    """Read a text's number, from 0."""
     if isinstance(value, str):
         pattern = NUMBER.format(item=re.escape(task.item))
         found = re.fullmatch(pattern, value, re.IGNORECASE)
@@ -241,7 +287,7 @@ def _number(value: Any, task: Task) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     whole = isinstance(value, int) or value.is_integer()
-    return int(value) if whole and 1 <= value < 10**9 else None
+    return int(value) if whole and 0 <= value < 10**9 else None
 
 
 def _stands(label: Any, source: str | None) -> bool:
@@ -323,48 +369,6 @@ def answers_to_dataset(
         known = Hasher.hash([result._fingerprint, name, values])
         result = result.add_column(name, values, new_fingerprint=known, feature=feature)
     return result
-
-
-class Classification(BaseModel):
-    """One article's label, as the model is asked to write it."""
-
-    article: int = Field(ge=1, description="number of the article")
-    label: str = Field(description=f"one of {', '.join(AG_NEWS.said)}")
-
-
-class Results(BaseModel):
-    """The whole reply: one classification for each article."""
-
-    results: list[Classification]
-
-
-def results_schema(n: int, task: Task = AG_NEWS) -> dict[str, Any]:
-    """Return the JSON schema of a reply to `n` texts, for constrained decoding.
-
-    A reply that fits names the texts 1 to `n` in order, each with one of `task.said`:
-    a server that enforces it can't leave one out.
-    """
-    _check(n)
-    label = {"enum": list(task.said)}
-    entries = [
-        _closed({task.item: {"const": i}, "label": label}) for i in range(1, n + 1)
-    ]
-    array = {"type": "array", "prefixItems": entries, "minItems": n, "maxItems": n}
-    return _closed({"results": array})
-
-
-def _check(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n={n}: a reply answers at least one article.")
-
-
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 class EnumOutputParser(BaseOutputParser[Enum]):

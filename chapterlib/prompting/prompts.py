@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
+from pydantic import BaseModel, Field
 
 from chapterlib.tasks.task import AG_NEWS, Task, plural
 
@@ -184,6 +185,45 @@ def _said(label: str | int, task: Task) -> str:
 def _reply(labels: Sequence[str], task: Task) -> str:
     entries = [{task.item: i, "label": label} for i, label in enumerate(labels, 1)]
     return json.dumps({"results": entries}, ensure_ascii=False)
+
+
+class Classification(BaseModel):
+    """One article's label, as the model is asked to write it."""
+
+    article: int = Field(ge=1, description="number of the article")
+    label: str = Field(description=f"one of {', '.join(AG_NEWS.said)}")
+
+
+class Results(BaseModel):
+    """The whole reply: one classification for each article."""
+
+    results: list[Classification]
+
+
+def results_schema(n: int, task: Task = AG_NEWS) -> dict[str, Any]:
+    """Return the JSON schema of a reply to `n` texts, for constrained decoding.
+
+    A reply that fits names the texts 1 to `n` in order, each with one of `task.said`:
+    a server that enforces it can't leave one out.
+    """
+    check_count(n)
+    label = {"enum": list(task.said)}
+    entries = [
+        _closed({task.item: {"const": i}, "label": label}) for i in range(1, n + 1)
+    ]
+    array = {"type": "array", "prefixItems": entries, "minItems": n, "maxItems": n}
+    return _closed({"results": array})
+
+
+def check_count(n: int) -> None:
+    """Refuse a reply to no text at all."""
+    if n < 1:
+        raise ValueError(f"n={n}: a reply answers at least one article.")
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    fixed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": properties, **fixed}
 
 
 def _mistake(negative: Negative, task: Task) -> str:

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from chapterlib.prompting.budget import BudgetExceeded, Call, Meter, layers, metered
 from chapterlib.prompting.errors import LLMError, mask, status_of
-from chapterlib.prompting.parsers import Answer, read_answers, results_schema
-from chapterlib.prompting.prompts import number_articles
+from chapterlib.prompting.parsers import Answer, read_answers
+from chapterlib.prompting.prompts import number_articles, results_schema
 from chapterlib.tasks.task import AG_NEWS, Task, plural
 
 # No other request will fare better than one that was refused for its key or model.

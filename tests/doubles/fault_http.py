@@ -26,6 +26,9 @@ HTTP_FAULTS = (
     "html",  # 200, a web page
     "error body",  # 200, {"error": ...}
     "null choices",  # 200, {"choices": null}
+    "empty",  # 200, a message with nothing in it
+    "only reasoning",  # 200, thoughts beside a message with nothing in it
+    "ended in error",  # 200, half a message, and finish_reason "error"
 )
 
 
@@ -132,6 +135,12 @@ class Handler(BaseHTTPRequestHandler):
         }
         if request.fault == "null choices":
             body["choices"] = None
+        elif request.fault in ("empty", "only reasoning"):
+            body["choices"][0]["message"]["content"] = rng.choice([None, "", " \n"])
+            if request.fault == "only reasoning":
+                body["choices"][0]["message"]["reasoning_content"] = reply.content
+        elif request.fault == "ended in error":
+            body["choices"][0]["finish_reason"] = "error"
         elif request.fault == "error body":
             body = {"error": {"message": "upstream timed out", "type": "server_error"}}
         data, kind = json.dumps(body).encode(), "application/json"

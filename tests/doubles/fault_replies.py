@@ -81,7 +81,7 @@ def spoil(right: Reply, fault: str | None, rng: random.Random) -> Reply:
     elif fault == "extra":
         entries.append((len(entries) + 1, rng.choice(LABELS)))
     elif fault == "out of range":
-        wrong = rng.choice([0, -1, -number, len(entries) + 1, number + 1000, 10**20])
+        wrong = rng.choice([-1, -number, len(entries) + 1, number + 1000, 10**20])
         entries[hit] = (wrong, label)
     elif fault == "unknown label":
         entries[hit] = (number, rng.choice(UNKNOWN))

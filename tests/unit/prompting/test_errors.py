@@ -178,6 +178,57 @@ def test_a_server_that_is_not_there_is_named():
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [("length", "more max_tokens"), ("content_filter", "content filter")],
+)
+def test_an_empty_reply_that_would_come_again_is_not_asked_for_again(
+    ended, told, monkeypatch
+):
+    with FaultServer(faults={"empty": 1.0}) as server:
+        real = server._http.RequestHandlerClass._send
+
+        def cut(handler, status, body, **more):
+            real(handler, status, body.replace(b'"stop"', f'"{ended}"'.encode()))
+
+        monkeypatch.setattr(server._http.RequestHandlerClass, "_send", cut)
+        with pytest.raises(LLMError, match=told) as caught:
+            client(server).invoke(PROMPT)
+        assert len(server.requests) == 1
+    assert not caught.value.fatal
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "No such thing here"}},
+        {"error": "No such thing here"},
+        {"message": "No such thing here"},
+        {"detail": "No such thing here"},
+        {"detail": [{"loc": ["body"], "msg": "No such thing here"}]},
+        ["No such thing here"],
+    ],
+)
+def test_a_servers_own_words_are_read_in_whatever_shape(body):
+    error = status_error(422, "")
+    error.body = body
+    assert "No such thing here" in str(explain(error, ENDPOINT))
+
+
+def test_an_address_without_its_end_is_doubted():
+    error = status_error(404, "Not Found")
+    told = str(explain(error, ENDPOINT))
+    assert "CHAPTERLIB_LLM_BASE_URL" in told
+    assert "/v1" in told
+
+
+def test_a_server_that_is_not_there_is_named_where_no_model_is():
+    with FaultServer() as server:
+        pass
+    with pytest.raises(LLMError, match="can't be reached"):
+        chat_model("openai", base_url=server.base_url, api_key=KEY)
+
+
 def test_a_choice_of_none_is_no_completion(monkeypatch):
     with FaultServer(faults={"null choices": 1.0}) as server:
         real = server._http.RequestHandlerClass._send

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from fault_replies import LABELS as NAMES, REPLY_FAULTS, Reply, spoil
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import PydanticOutputParser
@@ -452,3 +452,76 @@ def test_the_instructions_name_the_choices() -> None:
     for label in LABELS:
         assert label in parser.get_format_instructions()
     assert parser._type == "enum"
+
+
+# ---- thoughts, and numbers that begin with 0 ----
+
+DRAFT = (
+    '{"results": [{"article": 1, "label": "World"}, {"article": 2, "label": "World"}]}'
+)
+FINAL = '[{"article": 1, "label": "Sports"}, {"article": 2, "label": "Business"}]'
+MARKS = [
+    ("<think>", "</think>"),
+    ("<THINKING>", "</Thinking>"),
+    ('<thought kind="long">', "</thought>"),
+    ("<reasoning_content>", "</reasoning_content>"),
+    ("[THINK]", "[/THINK]"),
+    ("(thinking)", "(/thinking)"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel>thought\n", "<channel|>"),
+    (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    ),
+    ("analysisWe see: ", "assistantfinal"),
+]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(MARKS), st.sampled_from([DRAFT, "World", "Article 1: World"]))
+def test_a_label_that_stands_in_thoughts_alone_is_none(
+    marks: tuple[str, str], draft: str
+) -> None:
+    begin, end = marks
+    for n in (1, 2):
+        assert ids(f"{begin} Maybe {draft}? Hm.", n) == ["missing"] * n
+        assert ids(f"{begin} Maybe {draft}? {end}", n) == ["missing"] * n
+    assert ids(f"{begin} Maybe {draft}? {end}\n{FINAL}") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FINAL.replace("}", ', "why": "<think> stands in it"}'),
+        "```json\n" + FINAL.replace("}", ', "why": "</think>"}') + "\n```",
+        f"My answer (analysis below): {FINAL}",
+        f"<think/>{FINAL}",
+        f'{{"thoughts": {DRAFT}, "results": {FINAL}}}',
+    ],
+)
+def test_what_only_looks_like_thoughts_hides_nothing(text: str) -> None:
+    assert ids(text) == [1, 2]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_no_way_of_numbering_gives_an_article_the_label_of_another(data: Any) -> None:
+    n = data.draw(st.integers(1, 6))
+    start = data.draw(st.sampled_from([0, 1]))
+    kept = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1))
+    true = data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+    key = data.draw(st.sampled_from(["{}", "article_{}", "article-{}", "Article {}"]))
+    assume(start == 1 or 0 in kept)  # else nothing tells it from a count from 1
+    entries = {key.format(i + start): AG_NEWS.label_names[true[i]] for i in kept}
+    found = [answer.label for answer in read_answers(json.dumps(entries), n)]
+    assert all(label in (None, right) for label, right in zip(found, true, strict=True))
+    if start == 1 or kept == list(range(len(kept))):
+        assert [i for i, label in enumerate(found) if label is not None] == sorted(kept)
+
+
+def test_a_stray_zero_is_out_of_range() -> None:
+    reply = '{"0": "World", "1": "Sports", "2": "Business"}'
+    assert ids(reply, 2) == [1, 2]
