@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
 from chapterlib.models import embedded, sizes
@@ -70,23 +70,11 @@ def write_model(shape: str, folder: Path) -> None:
     The tokenizer is that of the embedded model: its ids are a part of any vocabulary
     that is larger.
     """
-    a = sizes.PRESETS[shape]
-    config = LlamaConfig(
-        **{
-            name: getattr(a, name)
-            for name in (
-                *("hidden_size", "intermediate_size", "num_hidden_layers"),
-                *("num_attention_heads", "num_key_value_heads", "head_dim"),
-                *("vocab_size", "tie_word_embeddings"),
-            )
-        },
-        max_position_embeddings=8192,
-    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda"):
-            network = AutoModelForCausalLM.from_config(config)
+            network = AutoModelForCausalLM.from_config(sizes.PRESETS[shape])
     finally:
         torch.set_default_dtype(before)
     AutoTokenizer.from_pretrained(embedded.model_folder()).save_pretrained(folder)

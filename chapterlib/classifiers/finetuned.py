@@ -247,19 +247,6 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
             merged.save(folder)
         return merged
 
-    def push(
-        self,
-        repo_id: str,
-        *,
-        private: bool = True,
-        scores: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Publish on the Hugging Face Hub what `save` writes; needs HF_TOKEN.
-
-        Gives the address of the commit. SavedModelError if the Hub refuses it.
-        """
-        return saving.push(repo_id, *self._described(), scores, private=private)
-
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = self.get_params(deep=False)
         if options["template"] is None:

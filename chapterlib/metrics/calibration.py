@@ -25,9 +25,8 @@ class Reliability:
         Expected calibration error: the mean distance between confidence and accuracy
         of a bin, weighted by its rows. NaN where nothing was answered.
     bins : DataFrame
-        One row a bin: `low`, `high` (its bounds; the upper one belongs to it),
-        `rows`, `right`, `confidence` and `accuracy` (means, NaN where there are no
-        rows) and `gap` (accuracy less confidence: negative where it is too sure).
+        One row a bin: `low`, `high` (its bounds; the upper one belongs to it), `rows`,
+        `right`, `confidence`, `accuracy` (means) and `gap` (accuracy less confidence).
     n, answered : int
         Rows in all, and rows with an answer, which alone are in the bins.
     """

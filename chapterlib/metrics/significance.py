@@ -21,12 +21,8 @@ from chapterlib.settings import data_file
 class McNemar:
     """Two methods on the same rows, and the p-value of their difference.
 
-    Attributes
-    ----------
-    both, only_a, only_b, neither : int
-        Rows that both, only the first, only the second, no method got right.
-    p : float
-        Exact two-sided p-value of "both methods are right equally often".
+    `both` … `neither` count the rows that these got right; `p` is the exact two-sided
+    p-value of "both methods are right equally often".
     """
 
     both: int

@@ -26,7 +26,6 @@ from .quantization import (
 )
 from .sizes import (
     PRESETS as PRESETS,
-    Architecture as Architecture,
     bits_per_weight as bits_per_weight,
     lora_parameters as lora_parameters,
     memory as memory,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+from transformers import LlamaConfig
 
 from chapterlib.models.devices import as_dtype
 
@@ -23,50 +24,24 @@ BLOCK, SCALE_BLOCK = 64, 256
 TABLES = 4 * 16 + 4 * 256 + 4
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """The numbers of a `transformers.LlamaConfig` that decide a model's size."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    source: str = ""
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Outputs and inputs of each linear layer of a block, by name."""
-        d, ff = self.hidden_size, self.intermediate_size
-        q = self.num_attention_heads * self.head_dim
-        kv = self.num_key_value_heads * self.head_dim
-        sizes = ((q, d), (kv, d), (kv, d), (d, q), (ff, d), (ff, d), (d, ff))
-        return dict(zip(LINEAR_LAYERS, sizes, strict=True))
+def _llama(*sizes: int, **options: Any) -> LlamaConfig:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    names += ("num_attention_heads", "num_key_value_heads", "vocab_size")
+    options |= zip(names, sizes, strict=True)
+    return LlamaConfig(**options)
 
 
-# Read in `config.json` of the model's repository on the Hugging Face Hub.
+# As in `config.json` of meta-llama/Meta-Llama-3-8B, meta-llama/Llama-3.2-1B and
+# HuggingFaceTB/SmolLM2-135M on the Hugging Face Hub.
 PRESETS = {
-    "Llama-3-8B": Architecture(
-        4096, 14336, 32, 32, 8, 128, 128256, source="meta-llama/Meta-Llama-3-8B"
-    ),
-    "Llama-3.2-1B": Architecture(
-        2048, 8192, 16, 32, 8, 64, 128256, True, source="meta-llama/Llama-3.2-1B"
-    ),
-    "SmolLM2-135M": Architecture(
-        576, 1536, 30, 9, 3, 64, 49152, True, source="HuggingFaceTB/SmolLM2-135M"
-    ),
+    "Llama-3-8B": _llama(4096, 14336, 32, 32, 8, 128256),
+    "Llama-3.2-1B": _llama(2048, 8192, 16, 32, 8, 128256, tie_word_embeddings=True),
+    "SmolLM2-135M": _llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
 }
 
 
-def architecture(config: Any) -> Architecture:
-    """Take the numbers out of a config, or look them up by a name of `PRESETS`."""
-    if isinstance(config, Architecture):
-        return config
+def architecture(config: Any) -> Any:
+    """Return the config of a Llama-type model, also by a name of `PRESETS`."""
     if isinstance(config, str):
         if config not in PRESETS:
             raise ValueError(
@@ -79,12 +54,17 @@ def architecture(config: Any) -> Architecture:
             f"a config of type {kind!r} can't be counted here, only those of "
             f"{' and '.join(TYPES)}: count another model with model.num_parameters()"
         )
+    return config
+
+
+def shapes(config: Any) -> dict[str, tuple[int, int]]:
+    """Tell outputs and inputs of each linear layer of a block, by name."""
+    d, ff = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
-    found = {f.name: getattr(config, f.name, None) for f in fields(Architecture)}
-    found["num_key_value_heads"] = config.num_key_value_heads or heads
-    found["head_dim"] = found["head_dim"] or config.hidden_size // heads
-    found["source"] = str(getattr(config, "name_or_path", ""))
-    return Architecture(**{n: value for n, value in found.items() if value is not None})
+    head = getattr(config, "head_dim", None) or d // heads
+    q, kv = heads * head, (config.num_key_value_heads or heads) * head
+    sizes = ((q, d), (kv, d), (kv, d), (d, q), (ff, d), (ff, d), (d, ff))
+    return dict(zip(LINEAR_LAYERS, sizes, strict=True))
 
 
 def parameters(config: Any, labels: int | None = None) -> int:
@@ -92,26 +72,26 @@ def parameters(config: Any, labels: int | None = None) -> int:
 
     Parameters
     ----------
-    config : str, Architecture or transformers.PreTrainedConfig
+    config : str or transformers.PreTrainedConfig
         A name of `PRESETS`, or a config of a Llama-type model (Llama, Mistral).
     labels : int, optional
         Classes of a sequence classifier, whose head replaces the output layer; by
         default the model is a language model.
     """
     a = architecture(config)
-    packed = sum(math.prod(shape) for shape in a.shapes.values())
+    packed = sum(math.prod(shape) for shape in shapes(a).values())
     return a.num_hidden_layers * packed + unpacked(a, labels)
 
 
-def unpacked(a: Architecture, labels: int | None = None) -> int:
+def unpacked(a: Any, labels: int | None = None) -> int:
     """Count the weights that 4-bit models keep whole: all but the linear layers.
 
     These are embeddings, norms, biases, and the output layer or a head for `labels`.
     """
     d = a.hidden_size
-    biased: tuple[str, ...] = ATTENTION if a.attention_bias else ()
-    biased += LINEAR_LAYERS[4:] if a.mlp_bias else ()
-    block = 2 * d + sum(a.shapes[name][0] for name in biased)
+    biased: tuple[str, ...] = ATTENTION if getattr(a, "attention_bias", False) else ()
+    biased += LINEAR_LAYERS[4:] if getattr(a, "mlp_bias", False) else ()
+    block = 2 * d + sum(shapes(a)[name][0] for name in biased)
     embeddings = a.vocab_size * d
     head = labels * d if labels else 0 if a.tie_word_embeddings else embeddings
     return embeddings + a.num_hidden_layers * block + d + head
@@ -177,7 +157,7 @@ def lora_parameters(
             f"r={r}, layers={layers}: the rank is at least 1, and the model has "
             f"{a.num_hidden_layers} layers"
         )
-    return depth * sum(r * sum(a.shapes[name]) for name in names)
+    return depth * sum(r * sum(shapes(a)[name]) for name in names)
 
 
 def bits_per_weight(block: int = BLOCK, *, double: bool = True) -> float:
@@ -251,7 +231,7 @@ def memory(
         size = wide * everything
         return Memory(size, 0, size, 2 * size, everything)
     if quantization or method == "qlora":
-        weights = a.num_hidden_layers * sum(_nf4(*s) for s in a.shapes.values())
+        weights = a.num_hidden_layers * sum(_nf4(*s) for s in shapes(a).values())
         weights += narrow * unpacked(a, labels)
     else:
         weights = narrow * parameters(a, labels)

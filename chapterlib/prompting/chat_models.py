@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache as cached_once
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,6 @@ from langchain_core import exceptions
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import Runnable
@@ -80,10 +78,9 @@ def chat_model(
     retries : int
         Requests after the first, where it fails for a reason that may pass. The
         ``openai`` SDK waits as the server asks, else half a second, doubled each time.
-    timeout : float, optional
-        Seconds for each request; by default 120, and 600 for the local server.
-    requests_per_second, base_url, api_key : optional
-        By default those of the settings. The replies of the cache are no requests.
+    timeout, requests_per_second, base_url, api_key : optional
+        Seconds for each request, by default 120, and 600 for the local server; the
+        others are by default those of the settings.
     **options
         Further fields of `ChatTogether` or `ChatOpenAI`.
 
@@ -317,7 +314,6 @@ class Exchange:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
-    seconds: float = 0.0
 
 
 @dataclass
@@ -373,30 +369,15 @@ class _Listener(BaseCallbackHandler):
         self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any
     ) -> None:
         said = [(m.type, str(m.text)) for batch in messages for m in batch]
-        self.exchanges[run_id] = Exchange(said, seconds=-time.perf_counter())
-
-    def on_llm_start(
-        self, serialized: Any, prompts: Sequence[str], *, run_id: UUID, **kwargs: Any
-    ) -> None:
-        said = [("text", prompt) for prompt in prompts]
-        self.exchanges[run_id] = Exchange(said, seconds=-time.perf_counter())
+        self.exchanges[run_id] = Exchange(said)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         exchange = self.exchanges[run_id]
-        exchange.seconds += time.perf_counter()
-        generation = response.generations[0][0]
-        exchange.reply = generation.text
-        message: BaseMessage | None = getattr(generation, "message", None)
-        if isinstance(message, AIMessage):
-            refusal = message.additional_kwargs.get("refusal")
-            exchange.reply = str(message.text) or str(refusal or "")
-            exchange.finish_reason = message.response_metadata.get("finish_reason")
-            exchange.cached = bool(message.response_metadata.get("cached"))
-            used: Any = message.usage_metadata or {}
-            exchange.prompt_tokens = used.get("input_tokens", 0)
-            exchange.completion_tokens = used.get("output_tokens", 0)
-
-    def on_llm_error(
-        self, error: BaseException, *, run_id: UUID, **kwargs: Any
-    ) -> None:
-        self.exchanges[run_id].seconds += time.perf_counter()
+        message: Any = response.generations[0][0].message  # type: ignore[union-attr]
+        refusal = message.additional_kwargs.get("refusal")
+        exchange.reply = str(message.text) or str(refusal or "")
+        exchange.finish_reason = message.response_metadata.get("finish_reason")
+        exchange.cached = bool(message.response_metadata.get("cached"))
+        used: Any = message.usage_metadata or {}
+        exchange.prompt_tokens = used.get("input_tokens", 0)
+        exchange.completion_tokens = used.get("output_tokens", 0)

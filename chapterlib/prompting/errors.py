@@ -26,18 +26,9 @@ class LLMError(RuntimeError):
     """A language model can't be asked, or did not give a usable reply.
 
     The message names the cause and what to do. API keys are blotted out of it, and the
-    error that it replaces, which may quote one, is not chained.
-
-    Parameters
-    ----------
-    message : str
-    retryable : bool
-        Whether the same request may succeed later: a limit on the rate, a fault of the
-        service, a time-out, a reply that is no completion.
-    fatal : bool
-        Whether no other request will fare better before a setting is changed.
-    status : int, optional
-        The HTTP status, where there was one.
+    error that it replaces, which may quote one, is not chained. `retryable`: the same
+    request may succeed later. `fatal`: no other request will fare better before a
+    setting is changed. `status` is that of HTTP, where there was one.
     """
 
     def __init__(

@@ -52,12 +52,10 @@ def table(
     -----
     Two kinds of luck stand side by side and are not added up. `low` to `high` is
     the luck of the test rows: the Wilson interval of one run, and over several
-    seeds the mean of the runs' bounds, since all seeds share the same test rows and
-    their answers may not be pooled as if there were more of them. `accuracy_min` to
-    `accuracy_max` is the luck of the draw of train rows: the range over the seeds.
-    Times are the shortest over the seeds, since other work on a machine, or a slower
-    machine, only ever adds to them; other columns are means. Runs on different test
-    rows, or of different models, stay in different rows of the table.
+    seeds the mean of the runs' bounds, since all seeds share the same test rows.
+    `accuracy_min` to `accuracy_max` is the luck of the draw of train rows: the range
+    over the seeds. Times are the shortest over the seeds, since other work on a machine
+    only ever adds to them; other columns are means.
     """
     found = read() if records is None else records
     records = [r for r in found if data in (None, r.data.name)]

@@ -1,9 +1,8 @@
-"""Finetuned classifiers in folders and on the Hub: save, load, merge, model card."""
+"""Finetuned classifiers in folders: save, load, merge, model card."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import ModelCard, ModelCardData
 from peft import (
     PeftModel,
     get_peft_model,
@@ -24,7 +22,7 @@ from peft import (
 from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
 from chapterlib.models.sizes import Method
-from chapterlib.settings import data_file, get_settings, versions
+from chapterlib.settings import data_file, versions
 from chapterlib.tasks.task import AG_NEWS, Label, Task
 from chapterlib.training import adapters, loop
 
@@ -165,30 +163,6 @@ def merge(
         set_peft_model_state_dict(wrapped, state)
         merged: Any = wrapped.merge_and_unload(safe_merge=True)
     return trained._replace(network=merged.eval(), tokenizer=tokenizer)
-
-
-def push(
-    repo_id: str,
-    trained: loop.Trained,
-    known: Mapping[str, Any],
-    scores: Mapping[str, Any] | None = None,
-    *,
-    private: bool = True,
-) -> str:
-    """Publish on the Hub; see `FinetunedClassifier.push`."""
-    secret = get_settings().hf_token
-    api = HfApi(token=secret.get_secret_value() if secret else None)
-    with tempfile.TemporaryDirectory() as draft:
-        save(Path(draft), trained, known, scores)
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            done = api.upload_folder(repo_id=repo_id, folder_path=draft)
-        except (HfHubHTTPError, OSError) as error:
-            raise SavedModelError(
-                f"{repo_id!r} could not be written on the Hub: {error}\nSet HF_TOKEN "
-                "to a token with write access to it, and check the network."
-            ) from error
-    return str(done.commit_url)
 
 
 def model_card(

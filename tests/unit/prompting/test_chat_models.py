@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer
 from langchain_core.caches import InMemoryCache
-from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import PydanticOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
@@ -228,7 +228,6 @@ def test_debugging_shows_prompt_reply_tokens_and_parse(server):
     (exchange,) = found.exchanges
     assert exchange.prompt == [("system", "Be brief."), ("human", PROMPT)]
     assert exchange.completion_tokens == len(exchange.reply) // 4
-    assert exchange.seconds > 0
     assert found.output.results == [{"article": 1, "label": "Sports"}]
     shown = repr(found)
     for part in ("Be brief.", PROMPT, exchange.reply, "reply", "Topic(results="):
@@ -256,18 +255,11 @@ def test_debugging_shows_a_request_that_failed_and_no_key(monkeypatch):
     assert "refused the API key" in str(found)
     assert "(none)" in str(found)
     assert "gr4fted" not in str(found)
-    assert found.exchanges[0].seconds > 0
 
 
 def test_debugging_shows_what_was_cut_off():
     with FaultServer(faults={"cut-off": 1.0}) as server:
         assert "cut off at max_tokens" in str(debug_llm(of(server), PROMPT))
-
-
-def test_debugging_shows_models_that_do_not_chat():
-    found = debug_llm(FakeListLLM(responses=["World"]), PROMPT)
-    assert found.output == found.exchanges[0].reply == "World"
-    assert found.exchanges[0].prompt == [("text", PROMPT)]
 
 
 def test_debugging_a_template_that_fails_shows_why():

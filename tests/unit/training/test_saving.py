@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
 from chapterlib.tasks.task import AG_NEWS, Task
-from chapterlib.training import saving
 from chapterlib.training.saving import SavedModelError, model_card
 
 TEXTS = ["the team wins", "shares fall", "a probe on the moon and a rover " * 5]
@@ -292,39 +290,3 @@ def test_the_hub_finds_base_and_kind() -> None:
     assert "| 1 | `'yes'` |" in card
     assert "1,234 numbers" in card
     assert "Versions: peft 1.0" in card
-
-
-class Hub:
-    """The Hub's client, which remembers what it was asked and sends nothing."""
-
-    def __init__(self, token: str | None = None) -> None:
-        self.token = token
-        Hub.last = self
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
-        if repo_id.startswith("nobody"):
-            raise OSError("no connection")
-        self.repo, self.private = repo_id, private
-
-    def upload_folder(self, repo_id: str, folder_path: str) -> Any:
-        self.files = {path.name for path in Path(folder_path).iterdir()}
-        return SimpleNamespace(commit_url=f"https://hub.invalid/{repo_id}/commit/1")
-
-
-def test_it_is_published_whole(
-    fitted: FinetunedClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(saving, "HfApi", Hub)
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    assert fitted.push("me/news").endswith("me/news/commit/1")
-    assert (Hub.last.repo, Hub.last.private) == ("me/news", True)
-    assert Hub.last.token == "secret"
-    assert Hub.last.files >= {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "chapterlib.json",
-        "tokenizer.json",
-    }
-    with pytest.raises(SavedModelError, match="Set HF_TOKEN"):
-        fitted.push("nobody/news")
