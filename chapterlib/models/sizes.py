@@ -25,7 +25,7 @@ TABLES = 4 * 16 + 4 * 256 + 4
 
 
 def _llama(*sizes: int, **options: Any) -> LlamaConfig:
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    names: tuple[str, ...] = ("hidden_size", "intermediate_size", "num_hidden_layers")
     names += ("num_attention_heads", "num_key_value_heads", "vocab_size")
     options |= zip(names, sizes, strict=True)
     return LlamaConfig(**options)
