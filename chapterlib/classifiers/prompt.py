@@ -71,11 +71,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
     model's own cache, request by request as they arrive: a run that was killed or
     stopped by its budget goes on where it was when it is started again with the same
     texts, prompt, model and batch size. Texts that occur twice are asked about once.
-
-    Examples
-    --------
-    >>> PromptClassifier().predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
     """
 
     llm: Runnable | chat_models.Provider | None = None

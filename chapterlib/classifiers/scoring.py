@@ -67,12 +67,6 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     ----------
     Zhao et al., "Calibrate before use", ICML 2021, arXiv:2102.09690. Zhou et al.,
     "Batch calibration", ICLR 2024, arXiv:2309.17249.
-
-    Examples
-    --------
-    >>> from chapterlib import LabelScorer
-    >>> LabelScorer().predict(["Shares fell on Friday"])  # doctest: +SKIP
-    array([2])
     """
 
     model: str | Path | None = None

@@ -226,11 +226,6 @@ def shared_errors(
     ----------
     C. E. Brodley, M. A. Friedl (1999), "Identifying mislabeled training data", JAIR
     11, 131–167: the consensus filter, applied here to test rows.
-
-    Examples
-    --------
-    >>> shared_errors([0, 1, 2], {"x": [1, 1, 0], "y": [1, 0, 1]})["row"].tolist()
-    [0]
     """
     _require_two(predictions)
     true, first, *others = checked_ids(y_true, predictions)

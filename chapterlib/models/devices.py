@@ -40,6 +40,11 @@ def device_and_dtype(
 ) -> tuple[torch.device, torch.dtype]:
     """Take a device and a type as given, or choose what is missing by `pick_…`."""
     chosen = torch.device(device) if device else pick_device()
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"the device {str(chosen)!r} is asked for, and torch finds no GPU: leave "
+            "out `device` and CHAPTERLIB_DEVICE, or set them to 'cpu'"
+        )
     return chosen, as_dtype(dtype) if dtype else pick_dtype(chosen)
 
 

@@ -134,12 +134,6 @@ def embed(
     ndarray of float32, shape [n, d] for one layer, [n, k, d] for k of them
         Half-precision types round: the same text in a batch of another shape may
         differ in the third digit. In float32 it agrees to 1e-4.
-
-    Examples
-    --------
-    >>> from chapterlib import models
-    >>> models.embed(["Rain stops play at the Oval"]).shape  # doctest: +SKIP
-    (1, 576)
     """
     check_texts(texts)
     check_template(template, max_length)

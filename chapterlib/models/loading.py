@@ -109,11 +109,6 @@ def load(
     ------
     ModelError, QuantizationError
         If the model can't be found or loaded; 4-bit weights don't work on the device.
-
-    Examples
-    --------
-    >>> from chapterlib import models
-    >>> tokenizer, model = models.load("features")  # doctest: +SKIP
     """
     if head not in CLASSES:
         raise ValueError(f"head is {head!r}: choose one of {', '.join(CLASSES)}")

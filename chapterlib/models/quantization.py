@@ -36,11 +36,6 @@ def quantization_config(
     Every linear layer is quantized but the output layer or the head. The type in which
     unpacked weights are multiplied, and the device, are by default those of
     `pick_dtype` and `pick_device`. QuantizationError if ``bitsandbytes`` fails there.
-
-    Examples
-    --------
-    >>> quantization_config("float32", "cpu").bnb_4bit_quant_type
-    'nf4'
     """
     device, compute = device_and_dtype(device, dtype)
     check(device)

@@ -30,7 +30,7 @@ from chapterlib.reporting import machine, records
 from chapterlib.reporting.methods import ALIASES, METHODS, Method, hosted_methods
 from chapterlib.tasks import sampling
 from chapterlib.tasks.task import AG_NEWS, Task
-from chapterlib.training.loop import is_main
+from chapterlib.training.loop import check_options, is_main
 from chapterlib.training.presets import ConfigError, RunConfig, preset
 
 PER_CLASS = (8, 32, 128, 512, None)  # None: every train row there is
@@ -355,6 +355,7 @@ def train(config: RunConfig) -> records.RunRecord | None:
     try:
         options = preset(config.preset, **{"seed": config.seed, **config.params})
         classifier = FinetunedClassifier(**options)
+        check_options(classifier.get_params(deep=False))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"params: {error}") from error
     fitting = _fit(classifier, train)

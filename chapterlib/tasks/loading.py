@@ -39,6 +39,8 @@ KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 # A folder of so many files is not one of data: someone's home, say.
 MAX_FILES = 10_000
 PATH = (str, os.PathLike)
+HALF = re.compile("[\ud800-\udfff]")
+HALVED = "half a character (a lone surrogate)"
 
 Origin = Literal["folder", "hub", "sample", "unknown"]
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | DatasetDict"
@@ -139,10 +141,7 @@ def label_values(source: Source, column: str) -> list[str]:
 def _checked(
     tables: dict[str, Table], where: str, form: Form, origin: Origin
 ) -> DatasetDict:
-    """Bring every split into the task's form, marked with where it came from.
-
-    The marks lie in `DatasetInfo`, so that they survive select, shuffle and map.
-    """
+    """Bring every split into the task's form, with lasting marks of its origin."""
     label = ClassLabel(names=list(form.names))
     info = DatasetInfo(
         features=Features({"text": Value("string"), "label": label}),
@@ -158,16 +157,15 @@ def _checked(
         if split == "train" and absent:
             names = _listed([form.names[i] for i in absent])
             raise DataError(
-                f"{where}, split 'train': no row of {names}. Add some, or "
-                "leave such labels out of the task. If the file is only for testing, "
-                "begin its name with test."
+                f"{where}, split 'train': no row of {names}. Add some, or drop them; "
+                "if the file is only for testing, let its name begin with test."
             )
     return ds
 
 
 def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]:
     """Check the rows of one split; messages name the first bad row, counted from 0."""
-    if (n := len(table.frame)) == 0:
+    if not (n := len(table.frame)):
         raise DataError(f"{where}: no rows. Fetch or write the split again.")
     texts = _column(table, form.text, where)
     labels = _column(table, form.label, where)
@@ -179,6 +177,8 @@ def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]
 
     bad = [i for i, t in enumerate(texts) if not isinstance(t, str) or not t.strip()]
     refuse(bad, "have no text or an empty one", "Remove such rows or fill it in.")
+    bad = [i for i, text in enumerate(texts) if HALF.search(text)]
+    refuse(bad, f"hold {HALVED}", "Mend or remove such rows.")
     names = table.class_names(form.label)
     spelled = [_as_text(label, names) for label in labels]
     id_of = functools.cache(functools.partial(_label_id, form=form))
@@ -269,8 +269,7 @@ def _folder(path: Path) -> dict[str, Table]:
     except Exception as error:
         raise DataError(
             f"{path} can't be read as a dataset: {_first(error)}. It should hold train "
-            "and test as parquet, JSON lines or CSV files (data/train-*.parquet and so "
-            "on), or what save_to_disk wrote."
+            "and test as parquet, JSON lines or CSV files, or what save_to_disk wrote."
         ) from error
     splits = {}
     for split, names in files.items():
@@ -295,6 +294,12 @@ def _file(path: Path) -> Table:
         options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
         options |= {"sep": "\t"} if kind == ".tsv" else {}
         frame = pd.read_csv(path, encoding="utf-8-sig", **options)
+        if len(frame.columns) == 3 and str(frame.columns[0]).isdecimal():
+            # The original AG News has no header: class from 1, title, description.
+            options["names"] = ["label", "title", "text"]
+            frame = pd.read_csv(path, encoding="utf-8-sig", **options)
+            frame["text"] = frame.pop("title") + " " + frame["text"]
+            frame["label"] = (frame["label"].astype(int) - 1).astype(str)
         if len(frame) and not isinstance(frame.index, pd.RangeIndex):
             raise ValueError("its rows have more fields than its header")
     except Exception as error:
@@ -308,7 +313,7 @@ def _file(path: Path) -> Table:
 def _json(text: str) -> pd.DataFrame:
     if not text.startswith("["):  # an object a line, else one array of them
         text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
-    return pd.DataFrame(json.loads(text))
+    return pd.DataFrame(json.loads(text), dtype=object)
 
 
 def _is_hub_id(named: Source) -> bool:
@@ -318,8 +323,7 @@ def _is_hub_id(named: Source) -> bool:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", named):
         return Path(named).suffix.lower() not in KINDS
     if re.fullmatch(r"[\w-]+", named):
-        # `datasets` would look for a cached dataset of that short name, of whatever
-        # content: only full names are unambiguous.
+        # `datasets` would take whatever is cached under that short name.
         raise DataError(
             f"There is no folder '{named}' in {Path.cwd()}, and a Hub dataset needs "
             f"its full name, as in '{HUB_ID}'. Name one of these."
@@ -365,11 +369,7 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
 
 
 def unreachable(seconds: float = 3.0) -> str | None:
-    """Say why the Hub can't be reached, or None; takes a second more at most.
-
-    One request in a thread of its own: name resolution knows no time limit, and the
-    Hub's client would retry for half a minute.
-    """
+    """Say why the Hub can't be reached, or None; takes a second more at most."""
     url = huggingface_hub.constants.ENDPOINT
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
@@ -385,6 +385,7 @@ def unreachable(seconds: float = 3.0) -> str | None:
         except Exception as error:  # whatever goes wrong, the Hub is out of reach
             outcome.append(f"no connection to {url} ({_first(error)})")
 
+    # Name resolution knows no time limit, and the Hub's client would retry for long.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds + 1)

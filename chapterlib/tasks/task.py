@@ -333,6 +333,8 @@ def check_texts(texts: Sequence[str]) -> None:
                 f"text {row} is {text!r}: every text must be a str that is not empty; "
                 "drop or mend the row"
             )
+        if loading.HALF.search(text):
+            raise ValueError(f"text {row} holds {loading.HALVED}: {text!r:.60}")
 
 
 def check_template(template: str, max_length: int = 1) -> None:

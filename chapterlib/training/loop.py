@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,19 @@ NOT_IDENTITY = (
     *("progress", "checkpoints", "resume", "cache_prefix"),
     *("task", "label_names"),
 )
+
+
+COUNT: Any = Integral, lambda n: n > 0, "a whole number of at least 1"
+POSITIVE: Any = Real, lambda x: 0 < x < math.inf, "a number above 0"
+SHARE: Any = Real, lambda x: 0 <= x < 1, "a share, from 0 to below 1"
+LIMITS = {
+    **dict.fromkeys(("r", "batch_size", "accumulate", "max_length"), COUNT),
+    **dict.fromkeys(("patience", "checkpoint_steps"), COUNT),
+    **dict.fromkeys(("alpha", "epochs", "learning_rate"), POSITIVE),
+    **dict.fromkeys(("dropout", "validation", "warmup"), SHARE),
+    "weight_decay": (Real, lambda x: 0 <= x < math.inf, "a number of at least 0"),
+    "seed": (Integral, lambda n: n >= 0, "a whole number of at least 0"),
+}
 
 
 class Trained(NamedTuple):
@@ -126,14 +141,11 @@ def check_options(options: Options) -> None:
             raise ValueError(
                 f"{name} is {options[name]!r}: choose one of {', '.join(known)}"
             )
-    for name in ("r", "batch_size", "accumulate", "epochs", "learning_rate"):
-        if not options[name] > 0:
-            raise ValueError(f"{name} is {options[name]}: it must be > 0")
-    if not 0 <= options["validation"] < 1:
-        raise ValueError(
-            f"validation is {options['validation']}: give a share of the rows, from 0 "
-            "to below 1"
-        )
+    for name, value in options.items():
+        kind, fits, what = LIMITS.get(name, (object, None, ""))
+        good = isinstance(value, kind) and not isinstance(value, bool)
+        if fits and value is not None and not (good and fits(value)):
+            raise ValueError(f"{name} is {value!r}: give {what}")
     if options["patience"] is not None and not options["validation"]:
         raise ValueError(
             "patience needs held-out rows to judge by: set validation as well, say 0.1"

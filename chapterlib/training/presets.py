@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,15 @@ class ConfigError(ValueError):
     """A configuration file that can't be used."""
 
 
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as it is since version 1.2."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+$", re.I), None
+)
+
+
 class RunConfig(BaseModel):
     """What a configuration file may say.
 
@@ -119,7 +129,8 @@ def read_config(path: str | Path) -> RunConfig:
     if not file.is_file() and file.name == str(path):
         file = CONFIGS / file.name
     try:
-        return RunConfig(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader)
+        return RunConfig(**(found or {}))
     except FileNotFoundError:
         shipped = ", ".join(sorted(f.name for f in CONFIGS.glob("*.yaml")))
         raise ConfigError(

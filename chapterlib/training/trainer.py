@@ -32,9 +32,9 @@ GROUP = 20
 # Points of a loss curve that are kept, at most about twice as many.
 CURVE_POINTS = 200
 MEMORY = (
-    "out of memory while {what}: halve batch_size and double accumulate (the result "
-    "stays the same), lower max_length, set gradient_checkpointing=True, or take "
-    "method='qlora' or a smaller model"
+    "out of memory while {what}: halve batch_size and double accumulate (only the "
+    "last step of an epoch changes), lower max_length, set "
+    "gradient_checkpointing=True, or take method='qlora' or a smaller model"
 )
 
 

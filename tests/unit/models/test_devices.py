@@ -70,6 +70,17 @@ def test_a_cpu_gets_bf16_only_where_it_has_instructions_for_it(
     assert devices.pick_dtype("cpu") == expected
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_is_not_there_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match=r"'cuda:1'.*CHAPTERLIB_DEVICE"):
+        devices.device_and_dtype("cuda:1")
+    monkeypatch.setenv("CHAPTERLIB_DEVICE", "cuda")
+    with pytest.raises(ValueError, match=r"'cuda'.*CHAPTERLIB_DEVICE"):
+        devices.device_and_dtype()
+
+
 def test_type_names() -> None:
     assert devices.as_dtype("bfloat16") == torch.bfloat16
     assert devices.as_dtype(torch.float32) == torch.float32

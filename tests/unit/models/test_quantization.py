@@ -51,6 +51,7 @@ def test_the_compute_type_is_what_the_machine_is_fast_in(
     monkeypatch.delenv("CHAPTERLIB_DTYPE")
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(quantization, "check", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda native=native, **_: native
         )

@@ -557,6 +557,21 @@ def test_a_bad_configuration_is_named(text: str, words: str, tmp_path: Path) -> 
         read_config(tmp_path / "c.yaml")
 
 
+@pytest.mark.parametrize("written", ["1e-4", "1E-04", "0.0001", "1.0e-4"])
+def test_a_number_in_the_notation_of_science_is_one(
+    written: str, tmp_path: Path
+) -> None:
+    text = f"output: x\nparams:\n  learning_rate: {written}\n  model: 1e-4x\n"
+    (tmp_path / "c.yaml").write_text(text)
+    params = read_config(tmp_path / "c.yaml").params
+    assert params == {"learning_rate": 0.0001, "model": "1e-4x"}
+
+
+def test_a_parameter_out_of_range_is_named(config: Path) -> None:
+    with pytest.raises(ConfigError, match="params: warmup is 100: give a share"):
+        runs.train(read_config(changed(config, params={"warmup": 100})))
+
+
 def test_an_unknown_parameter_or_file_is_named(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"params: .*'rank'"):
         runs.train(read_config(changed(config, params={"rank": 3})))

@@ -301,6 +301,22 @@ def test_csv_files_that_are_not_right(csv, content, message):
         MOOD.load(csv(content))
 
 
+def test_the_original_ag_news_has_no_header_and_counts_from_1(tmp_path):
+    lines = [f'"{i}","Title {i}, same","Title {i}, same"' for i in (3, 1, 4, 2)]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    rows = AG_NEWS.load(tmp_path)["train"]
+    assert rows["label"][:] == [2, 0, 3, 1]
+    assert rows["text"][0] == "Title 3, same Title 3, same"
+
+
+def test_half_a_character_is_named_by_file_and_row(csv):
+    lines = ['{"text": "fine", "label": "bad"}', '{"text": "\\ud83d", "label": "good"}']
+    path = csv("\n".join(lines), "rows.jsonl")
+    with pytest.raises(DataError, match=r"rows\.jsonl.*lone surrogate.*row 1"):
+        MOOD.load(path)
+
+
 def test_other_files_that_are_not_right(csv):
     with pytest.raises(DataError, match=r"can't be read: 'utf-8'.*in UTF-8"):
         MOOD.load(csv("text,label\nGrün,good\n", encoding="latin-1"))
