@@ -84,10 +84,7 @@ def parameters(config: Any, labels: int | None = None) -> int:
 
 
 def unpacked(a: Any, labels: int | None = None) -> int:
-    """Count the weights that 4-bit models keep whole: all but the linear layers.
-
-    These are embeddings, norms, biases, and the output layer or a head for `labels`.
-    """
+    """Count what 4-bit models keep whole: embeddings, norms, biases, output or head."""
     d = a.hidden_size
     biased: tuple[str, ...] = ATTENTION if getattr(a, "attention_bias", False) else ()
     biased += LINEAR_LAYERS[4:] if getattr(a, "mlp_bias", False) else ()

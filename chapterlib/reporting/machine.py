@@ -41,13 +41,6 @@ def measure(interval: float = 0.1) -> Iterator[Measured]:
     `interval` is seconds between two looks at the memory: a shorter peak can be missed.
     The GPU's figure is torch's own high-water mark, which this resets: of two nested
     blocks only the inner one has a right one.
-
-    Examples
-    --------
-    >>> with measure() as cost:
-    ...     numbers = list(range(1000))
-    >>> cost.seconds > 0 and cost.peak_bytes > 0
-    True
     """
     measured = Measured()
     done = threading.Event()

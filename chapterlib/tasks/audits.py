@@ -77,12 +77,6 @@ def audit(ds: DatasetDict | Dataset, min_count: int = 10) -> Audit:
         Rows with `text` and `label`; a single Dataset counts as one split.
     min_count : int
         Source tags in fewer rows are left out: a share of few rows means little.
-
-    Examples
-    --------
-    >>> rows = Dataset.from_dict({"text": ["Up (AP)", "Up (AP)"], "label": [0, 0]})
-    >>> audit(rows, min_count=2).source_tags.loc["AP", "rows"]
-    2
     """
     frames = {str(split): _frame(rows) for split, rows in as_splits(ds).items()}
     return Audit(

@@ -35,6 +35,7 @@ from chapterlib.training.trainer import (
     last_checkpoint,
     make_trainer,
     own_randomness,
+    step_of,
 )
 
 # They change how a run is watched, where it is kept or what its outputs are called, not
@@ -88,11 +89,12 @@ def run(
     source = loading.resolve(options["model"])
     folder = _run_folder(options, source.sha256, texts, targets)
     with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(_alone(folder))
+        last = last_checkpoint(folder) if options["resume"] else None
         stack.enter_context(own_randomness(seed))
         stack.enter_context(explained("training"))
         stack.enter_context(quiet())
-        if is_main():
-            stack.enter_context(_alone(folder))
         base = adapters.load_base(options, label_names, device, dtype)
         tokenizer, network = base
         encoder = make_encoder(options, base)
@@ -109,7 +111,6 @@ def run(
             trainer = make_trainer(
                 options, trained, tokenizer, train, held_out, folder, device, dtype
             )
-            last = last_checkpoint(folder) if options["resume"] else None
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         finally:
             if prefix is not None:
@@ -129,7 +130,7 @@ def run(
         trainable_parameters=sum(p.numel() for p in weights),
         size_bytes=sum(p.numel() * p.itemsize for p in weights),
         cut_rows=cut,
-        resumed_from=int(last.name.rpartition("-")[2]) if last else 0,
+        resumed_from=step_of(last) if last else 0,
     )
 
 

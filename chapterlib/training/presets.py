@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,59 +11,23 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from chapterlib.models.sizes import ATTENTION
 from chapterlib.settings import data_file, get_settings
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # The recipe of the chapter that this book grows from.
-    "llama3-8b": {
-        "method": "qlora",
-        "template": "{text}",
-        "r": 16,
-        "alpha": 8,
-        "dropout": 0.05,
-        "target_modules": ATTENTION,
-        "learning_rate": 1e-4,
-        "batch_size": 8,
-        "epochs": 3,
-        "weight_decay": 0.01,
-        "validation": 0.1,
-        "group_by_length": False,
-        "gradient_checkpointing": True,
-    },
-    # Tried on held-out training rows with the embedded model: adapters in the upper
-    # half learn better at this rate than at the default one, and the lower half is
-    # computed only once.
-    "cpu": {
-        "method": "lora",
-        "r": 16,
-        "alpha": 32,
-        "dropout": 0.0,
-        "target_modules": ATTENTION,
-        "first_layer": 0.5,
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "epochs": 3,
-        "weight_decay": 0.01,
-    },
-    # 16 GB and no bf16: 4-bit weights, fp16 arithmetic, recomputed activations.
-    "t4": {
-        "method": "qlora",
-        "r": 16,
-        "alpha": 32,
-        "dropout": 0.05,
-        "target_modules": ATTENTION,
-        "learning_rate": 2e-4,
-        "batch_size": 16,
-        "accumulate": 2,
-        "epochs": 2,
-        "weight_decay": 0.01,
-        "validation": 0.1,
-        "gradient_checkpointing": True,
-        "dtype": "float16",
-    },
-}
 
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as it is since version 1.2."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+$", re.I), None
+)
+
+
+def _read(file: Path) -> Any:
+    return yaml.load(file.read_text(encoding="utf-8"), Loader)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = _read(data_file("presets.yaml"))
 # Which recipe fits which tier of the settings.
 TIER_PRESETS: Mapping[str, str] = {"cpu": "cpu", "t4": "t4", "gpu": "llama3-8b"}
 
@@ -83,7 +48,7 @@ def preset(name: str | None = None, **changes: Any) -> dict[str, Any]:
         name = TIER_PRESETS[get_settings().tier]
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
-    return {**PRESETS[name], **changes}
+    return {**copy.deepcopy(PRESETS[name]), **changes}
 
 
 CONFIGS = data_file("training")
@@ -91,15 +56,6 @@ CONFIGS = data_file("training")
 
 class ConfigError(ValueError):
     """A configuration file that can't be used."""
-
-
-class Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as it is since version 1.2."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+$", re.I), None
-)
 
 
 class RunConfig(BaseModel):
@@ -129,8 +85,7 @@ def read_config(path: str | Path) -> RunConfig:
     if not file.is_file() and file.name == str(path):
         file = CONFIGS / file.name
     try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader)
-        return RunConfig(**(found or {}))
+        return RunConfig(**(_read(file) or {}))
     except FileNotFoundError:
         shipped = ", ".join(sorted(f.name for f in CONFIGS.glob("*.yaml")))
         raise ConfigError(

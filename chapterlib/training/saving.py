@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 from huggingface_hub import ModelCard, ModelCardData
 from peft import (
     PeftModel,
@@ -21,10 +24,12 @@ from peft import (
 
 from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
+from chapterlib.models.embedded import file_sha256
 from chapterlib.models.sizes import Method
 from chapterlib.settings import data_file, versions
 from chapterlib.tasks.task import AG_NEWS, Label, Task
 from chapterlib.training import adapters, loop
+from chapterlib.training.trainer import digests
 
 # What only this package knows of a saved classifier.
 FILE = "chapterlib.json"
@@ -78,21 +83,39 @@ def save(
 ) -> Path:
     """Write a classifier that `describe` describes; see `FinetunedClassifier.save`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).unlink(missing_ok=True)  # until the rest is whole
     network = trained.network
-    with quiet():
-        if known["adapter"]:
-            # The base is named, never located: where it lies is this machine's affair.
-            for config in network.peft_config.values():
-                config.base_model_name_or_path = known["base"]["name"]
-            network.save_pretrained(folder, save_embedding_layers=False)
-        else:
-            network.save_pretrained(folder)
-        trained.tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(known, scores), encoding="utf-8")
-    text = json.dumps(known, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
+        draft = Path(scratch)
+        with quiet():
+            if known["adapter"]:
+                # The base is named, never located: that is this machine's affair.
+                for config in network.peft_config.values():
+                    config.base_model_name_or_path = known["base"]["name"]
+                network.save_pretrained(draft, save_embedding_layers=False)
+            else:
+                network.save_pretrained(draft)
+            trained.tokenizer.save_pretrained(draft)
+        files = digests(draft)
+        files.pop("README.md", None)  # which anyone may edit
+        known = {**known, "files": files}
+        (draft / "README.md").write_text(model_card(known, scores), encoding="utf-8")
+        text = json.dumps(known, indent=2, sort_keys=True, ensure_ascii=False)
+        (draft / FILE).write_text(text + "\n", encoding="utf-8")
+        # One saver at a time; without its description the folder holds nothing.
+        with FileLock(folder / ".lock"):
+            for name in (FILE, *_files_of(folder / FILE)):
+                (folder / name).unlink(missing_ok=True)
+            for name in (*files, "README.md", FILE):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (draft / name).replace(folder / name)
     return folder
+
+
+def _files_of(file: Path) -> dict[str, str]:
+    """Read which files a description names, and their digests."""
+    with suppress(OSError, ValueError, AttributeError):
+        return json.loads(file.read_text(encoding="utf-8")).get("files", {})
+    return {}
 
 
 def load(
@@ -203,10 +226,16 @@ def _read_known(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise SavedModelError(f"{file} is damaged ({error}): save it again") from error
-    if known.get("format") != FORMAT:
+    for name, digest in _files_of(file).items():  # version 0.1.0 named none
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise SavedModelError(
+                f"{folder / name} is missing or not what was saved there: save the "
+                "classifier again"
+            )
+    if not isinstance(known, dict) or known.get("format") != FORMAT:
         raise SavedModelError(
-            f"{file} has format {known.get('format')!r}, this version reads {FORMAT}: "
-            "update chapterlib, or save it again"
+            f"{file} is not of format {FORMAT}, which this version reads: update "
+            "chapterlib, or save it again"
         )
     return known
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from chapterlib.models.embedded import file_sha256
+from chapterlib.settings import get_settings
+
 # Batches drawn at random that are sorted by length together: enough for like
 # lengths in a batch, few enough for other neighbors in every epoch.
 GROUP = 20
@@ -36,6 +40,15 @@ MEMORY = (
     "last step of an epoch changes), lower max_length, set "
     "gradient_checkpointing=True, or take method='qlora' or a smaller model"
 )
+
+
+DISK = (
+    "the disk is full while {what}: make room under {folder}, or name another folder "
+    "with CHAPTERLIB_CACHE (or checkpoints); the same run then goes on from its last "
+    "checkpoint, and what was saved before is safe"
+)
+# Of a checkpoint: the digests of its files.
+MANIFEST = "manifest.json"
 
 
 class TrainingError(RuntimeError):
@@ -49,13 +62,6 @@ class EpochOrder(Sampler[int]):
     processes agree on the order without a word between them. `lengths` are tokens of
     each row, `batch_size` rows over all processes; `by_length` puts rows of like length
     into a batch, and the batches in random order.
-
-    Examples
-    --------
-    >>> order = EpochOrder([5, 3, 4, 9], batch_size=2)
-    >>> order.set_epoch(1)
-    >>> sorted(order)
-    [0, 1, 2, 3]
     """
 
     def __init__(
@@ -98,31 +104,52 @@ class EpochOrder(Sampler[int]):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None.
+    """Return the newest checkpoint that is whole, or None.
 
-    The state of the trainer is the last file of a checkpoint: where it is missing or
-    cut off, the process was killed while saving.
+    The manifest is its last file. One that lacks it, or a file of it, was being written
+    when the process was killed, or is damaged: a warning names it.
     """
-    found: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text())
-            found.append((int(state["global_step"]), path))
-        except (OSError, ValueError, KeyError):
-            continue
-    return max(found)[1] if found else None
+    for path in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
+        with suppress(OSError, ValueError):
+            if json.loads((path / MANIFEST).read_text()) == digests(path):
+                return path
+        warnings.warn(
+            f"the checkpoint {path} is not whole: training goes on from the one before",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Read the step at which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Compute the sha256 of each file in a folder, by its name there."""
+    return {
+        file.relative_to(folder).as_posix(): file_sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn running out of memory in the block into an error with its remedies."""
+    """Turn a lack of memory or disk in the block into an error with its remedies."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    except Exception as error:
+        said = str(error).lower()
         words = ("not enough memory", "can't allocate memory")
-        if known or any(w in str(error).lower() for w in words):
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if known or any(w in said for w in words):
             raise TrainingError(MEMORY.format(what=what)) from error
+        # The second is how torch.save tells it.
+        if "no space left" in said or "inline_container" in said:
+            folder = get_settings().cache
+            raise TrainingError(DISK.format(what=what, folder=folder)) from error
         raise
 
 
@@ -152,6 +179,14 @@ class ClassifierTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        super()._save_checkpoint(*args, **options)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            name = f"checkpoint-{self.state.global_step}"
+            folder = Path(self.args.output_dir, name)
+            (folder / MANIFEST).write_text(json.dumps(digests(folder)))
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         """Take one step, and stop where the loss is not finite."""

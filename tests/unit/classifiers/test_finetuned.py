@@ -461,6 +461,36 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert not list(checkpoints.glob("*/checkpoint-*"))
 
 
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.pt"])
+def test_a_damaged_checkpoint_is_passed_over(
+    file: str, make: Any, rows: Any, tmp_path: Path
+) -> None:
+    options = {"checkpoints": tmp_path, "checkpoint_steps": 2}
+    whole = make(**options).fit(*rows)
+    interrupt(make(**options), rows, 5)
+    damaged = tmp_path / "checkpoint-4" / file
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="checkpoint-4 is not whole"):
+        finished = make(**options).fit(*rows)
+    assert finished.resumed_from_ == 2
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(finished)[name], value), name
+
+
+@pytest.mark.parametrize(
+    "said", ["[Errno 28] No space left on device", "enforce fail at inline_container"]
+)
+def test_a_full_disk_names_the_folder(
+    said: str, make: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(said)
+
+    monkeypatch.setattr(trainer, "digests", full)
+    with pytest.raises(TrainingError, match=r"the disk is full .* CHAPTERLIB_CACHE"):
+        make().fit(*rows)
+
+
 def test_other_rows_or_options_are_another_run(make: Any, rows: Any) -> None:
     interrupt(make(checkpoint_steps=2), rows, 3)
     assert make(weight_decay=0.1, checkpoint_steps=2).fit(*rows).resumed_from_ == 0

@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
+from chapterlib.models.sizes import ATTENTION
 from chapterlib.settings import TIERS
 from chapterlib.training.presets import PRESETS, TIER_PRESETS, preset
 
@@ -18,7 +19,7 @@ def test_the_recipe_of_the_source_chapter_is_unchanged() -> None:
         "r": 16,
         "alpha": 8,
         "dropout": 0.05,
-        "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj"),
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
         "learning_rate": 1e-4,
         "batch_size": 8,
         "epochs": 3,
@@ -39,7 +40,7 @@ def test_every_preset_fits_the_estimator(name: str) -> None:
 
 def test_the_defaults_are_those_of_the_cpu_but_for_the_layers() -> None:
     # The default is adapters in every layer, at a lower rate.
-    every = {"first_layer": 0, "learning_rate": 4e-4}
+    every = {"first_layer": 0, "learning_rate": 4e-4, "target_modules": ATTENTION}
     made = FinetunedClassifier(**preset("cpu", **every))
     assert made.get_params() == FinetunedClassifier().get_params()
     assert preset("cpu")["first_layer"] == 0.5

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
 from chapterlib.tasks.task import AG_NEWS, Task
+from chapterlib.training import saving
 from chapterlib.training.saving import SavedModelError, model_card
 
 TEXTS = ["the team wins", "shares fall", "a probe on the moon and a rover " * 5]
@@ -243,11 +244,48 @@ def test_a_folder_that_is_not_whole_is_an_error(
     file = tmp_path / "chapterlib.json"
     known = json.loads(file.read_text())
     file.write_text(json.dumps({**known, "format": 99}))
-    with pytest.raises(SavedModelError, match="has format 99"):
+    with pytest.raises(SavedModelError, match="is not of format 1"):
         FinetunedClassifier.load(tmp_path, model=folder)
-    file.write_text(file.read_text()[:100])
-    with pytest.raises(SavedModelError, match="is damaged"):
+    for text in (file.read_text()[:100], "", "[]"):
+        file.write_text(text)
+        with pytest.raises(SavedModelError, match=r"chapterlib\.json is"):
+            FinetunedClassifier.load(tmp_path, model=folder)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "empty", "absent", "foreign"])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "tokenizer.json"])
+def test_a_file_that_is_not_what_was_saved_is_named(
+    name: str, spoil: str, fitted: FinetunedClassifier, folder: Path, tmp_path: Path
+) -> None:
+    file = fitted.save(tmp_path) / name
+    whole = file.read_bytes()
+    spoiled = {"cut": whole[: len(whole) // 2], "empty": b"", "foreign": whole[::-1]}
+    file.unlink()
+    if spoil in spoiled:
+        file.write_bytes(spoiled[spoil])
+    with pytest.raises(SavedModelError, match=f"{name} is missing or not what"):
         FinetunedClassifier.load(tmp_path, model=folder)
+
+
+def test_two_savers_into_one_folder_leave_the_one_or_the_other(
+    fitted: FinetunedClassifier,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merged, card = fitted.merge(dtype="float32"), saving.model_card
+
+    def in_between(*args: Any) -> str:
+        monkeypatch.setattr(saving, "model_card", card)
+        merged.save(tmp_path)
+        return card(*args)
+
+    monkeypatch.setattr(saving, "model_card", in_between)
+    fitted.save(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded = FinetunedClassifier.load(tmp_path, model=folder)
+    gap = loaded.decision_function(TEXTS) - fitted.decision_function(TEXTS)
+    assert abs(gap).max() < 1e-4
 
 
 def test_the_card_tells_how_it_was_made(

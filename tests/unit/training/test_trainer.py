@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, strategies as st
 
 from chapterlib.training.trainer import (
+    MANIFEST,
     EpochOrder,
     TrainingError,
+    digests,
     explained,
     last_checkpoint,
     own_randomness,
@@ -25,18 +27,27 @@ def checkpoint(folder: Path, step: int, text: str | None = None) -> Path:
     path.mkdir(parents=True)
     state = json.dumps({"global_step": step}) if text is None else text
     (path / "trainer_state.json").write_text(state)
+    (path / MANIFEST).write_text(json.dumps(digests(path)))
     return path
 
 
+@pytest.mark.filterwarnings("ignore:the checkpoint")
 def test_the_last_whole_checkpoint_counts(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none") is None
     assert last_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 9)
     whole = checkpoint(tmp_path, 10)
-    checkpoint(tmp_path, 11, '{"global_st')  # killed while writing
-    checkpoint(tmp_path, 12, "{}")
-    (tmp_path / "checkpoint-13").mkdir()
+    (checkpoint(tmp_path, 11) / MANIFEST).unlink()  # killed while writing
+    (checkpoint(tmp_path, 12) / "trainer_state.json").write_text("{}")
+    (checkpoint(tmp_path, 13) / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-14").mkdir()
     assert last_checkpoint(tmp_path) == whole
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (checkpoint(tmp_path, 2) / MANIFEST).write_text("[")
+    with pytest.warns(RuntimeWarning, match="checkpoint-2 is not whole"):
+        assert last_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize(
