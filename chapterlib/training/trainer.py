@@ -185,7 +185,7 @@ class ClassifierTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             name = f"checkpoint-{self.state.global_step}"
-            folder = Path(self.args.output_dir, name)
+            folder = Path(str(self.args.output_dir), name)
             (folder / MANIFEST).write_text(json.dumps(digests(folder)))
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
