@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,7 @@ def small_config(**changes: Any) -> LlamaConfig:
 
 
 def as_config(name: str) -> LlamaConfig:
-    a = sizes.PRESETS[name]
-    return LlamaConfig(
-        **{
-            field: getattr(a, field)
-            for field in a.__dataclass_fields__
-            if field != "source"
-        }
-    )
+    return copy.deepcopy(sizes.PRESETS[name])
 
 
 def weightless(config: Any, labels: int | None = None) -> torch.nn.Module:
