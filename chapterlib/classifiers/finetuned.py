@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.models.sizes import ATTENTION, Method
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
 from chapterlib.training import adapters, loop, saving
 from chapterlib.training.trainer import explained
 
@@ -146,7 +146,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
     progress: bool = True
     task: Task = AG_NEWS
 
-    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FinetunedClassifier:
+    def fit(self, texts: Iterable[str], labels: Sequence[int]) -> FinetunedClassifier:
         """Train on labeled texts, or finish the same run that was interrupted.
 
         `labels` are class ids, one a text, of at least two classes.
@@ -159,6 +159,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
             If the loss is no number any more, memory runs out, or the same run is
             under way in another process.
         """
+        texts = checked_texts(texts)
         classes, targets = check_labels(texts, labels)
         names = self.task.label_names if self.label_names is None else self.label_names
         if classes[-1] >= len(names):
@@ -170,7 +171,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
         trained = loop.run(self._options(), texts, targets, [names[i] for i in classes])
         return self._keep(classes, trained)
 
-    def decision_function(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def decision_function(self, texts: Iterable[str]) -> npt.NDArray[np.float32]:
         """Logits, in the order of ``classes_``: shape [n, k]."""
         check_is_fitted(self)
         with explained("predicting"), loop.arithmetic(self._options()):
@@ -178,12 +179,12 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
                 self.network_, self.encoder_(texts), progress=self.progress
             )
 
-    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def predict_proba(self, texts: Iterable[str]) -> npt.NDArray[np.float64]:
         """Probability of each class, in the order of ``classes_``: shape [n, k]."""
         logits = self.decision_function(texts).astype(np.float64)
         return np.asarray(softmax(logits, axis=1), np.float64)
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
         best = self.decision_function(texts).argmax(1)
         return np.asarray(self.classes_[best], np.int64)

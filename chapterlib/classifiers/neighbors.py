@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting.examples import HiddenStateEmbeddings, NearestExamples
-from chapterlib.tasks.task import AG_NEWS, Task
+from chapterlib.tasks.task import AG_NEWS, Task, checked_texts
 
 Choice = Literal["all", "nearest"]
 Doubles = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
     k: int = 4
     task: Task = AG_NEWS
 
-    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotScorer:
+    def fit(self, texts: Iterable[str], labels: Sequence[int]) -> FewShotScorer:
         """Keep the rows as demonstrations, or to choose demonstrations from."""
         if self.choose not in ("all", "nearest"):
             raise ValueError(f"choose is {self.choose!r}: take 'all' or 'nearest'")
@@ -62,12 +62,12 @@ class FewShotScorer(ClassifierMixin, BaseEstimator):
         self.classes_ = scorer.classes_
         return self
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
         check_is_fitted(self)
         return self.scorer_.predict(texts)
 
-    def predict_proba(self, texts: Sequence[str]) -> Doubles:
+    def predict_proba(self, texts: Iterable[str]) -> Doubles:
         """Probability of each class: shape [n, classes]."""
         check_is_fitted(self)
         return self.scorer_.predict_proba(texts)
@@ -116,7 +116,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     smoothing: float = 0.3
     task: Task = AG_NEWS
 
-    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> NeighborVote:
+    def fit(self, texts: Iterable[str], labels: Sequence[int]) -> NeighborVote:
         """Embed the rows that will vote."""
         if self.weight < 0 or self.smoothing <= 0:
             raise ValueError(
@@ -131,14 +131,14 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
         self.neighbors_ = _nearest(rows, self.k, self.scorer_)
         return self
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
         return np.asarray(self.predict_proba(texts).argmax(1))
 
-    def predict_proba(self, texts: Sequence[str]) -> Doubles:
+    def predict_proba(self, texts: Iterable[str]) -> Doubles:
         """Probability of each class: shape [n, classes]."""
         check_is_fitted(self)
-        if not len(texts):
+        if not (texts := checked_texts(texts)):
             return np.zeros((0, len(self.classes_)))
         rows, cosines = self.neighbors_.neighbors(texts)
         labels = np.asarray(self.neighbors_.labels)[rows]
@@ -153,8 +153,9 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
 
 
 def _solved_rows(
-    texts: Sequence[str], labels: Sequence[int], k: int
+    texts: Iterable[str], labels: Iterable[int], k: int
 ) -> list[dict[str, Any]]:
+    texts, labels = checked_texts(texts), list(labels)
     if len(texts) != len(labels) or not len(texts):
         raise ValueError(
             f"{len(texts)} texts and {len(labels)} labels: give one label a text, and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.models.hidden_states import STRENGTHS, Pooling, embed, fit_probe
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
 
 
 @dataclass(eq=False, repr=False)
@@ -80,12 +80,13 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     _: KW_ONLY
     task: Task = AG_NEWS
 
-    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> ProbeClassifier:
+    def fit(self, texts: Iterable[str], labels: Sequence[int]) -> ProbeClassifier:
         """Embed the texts and fit the regression on ids of two classes or more."""
-        self.classes_, _ = check_labels(texts, labels)
+        texts = checked_texts(texts)
+        self.classes_, targets = check_labels(texts, labels)
         self.pipeline_, self.C_ = fit_probe(
             self._embed(texts),
-            np.asarray(labels),
+            self.classes_[targets],
             strengths=self.Cs,
             folds=self.cv,
             scoring=self.scoring,
@@ -93,21 +94,24 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         )
         return self
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
         check_is_fitted(self)
         return np.asarray(self.pipeline_.predict(self._embed(texts)), np.int64)
 
-    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def predict_proba(self, texts: Iterable[str]) -> npt.NDArray[np.float64]:
         """Probability of each class, in the order of ``classes_``: shape [n, k]."""
         check_is_fitted(self)
         return np.asarray(self.pipeline_.predict_proba(self._embed(texts)), np.float64)
 
-    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def _embed(self, texts: Iterable[str]) -> npt.NDArray[np.float64]:
         options: dict[str, Any] = self.get_params()
         for name in ("Cs", "cv", "scoring", "seed", "task"):
             options.pop(name)
         if self.template is None:
             options["template"] = self.task.template
-        vectors = embed(list(texts), **options).reshape(len(texts), -1)
-        return vectors.astype(np.float64)  # in which the solver needs fewer steps
+        vectors = embed(texts, **options)
+        # In float64
+        return vectors.reshape(len(vectors), -1).astype(
+            np.float64
+        )  # in which the solver needs fewer steps

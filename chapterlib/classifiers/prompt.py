@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -19,7 +18,7 @@ from chapterlib.prompting.parsers import Answer, label_ids
 from chapterlib.prompting.prompts import Demonstration, few_shot
 from chapterlib.prompting.requests import ask
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
 
 
 @dataclass(eq=False, repr=False)
@@ -101,7 +100,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        TypeError, ValueError
+        ValueError
             If there are no texts, or one is empty or no str; the message names it.
         BudgetExceeded
             Before the request that might pass the budget. Its `answers` hold what was
@@ -114,7 +113,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         RuntimeWarning
             If texts have no answer because their requests failed.
         """
-        rows = _checked_texts(texts)
+        rows = checked_texts(texts, halves=True)
+        if not rows:
+            raise ValueError("there are no texts: give one or more")
         for name in ("batch_size", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
@@ -191,22 +192,6 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         )
 
 
-def _checked_texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str | bytes):
-        raise TypeError("texts is one text: give a list of them, as in [text]")
-    if isinstance(texts, Dataset):
-        raise TypeError('texts is a Dataset: give its column, as in dataset["text"]')
-    rows = list(texts)
-    if not rows:
-        raise ValueError("there are no texts: give one or more")
-    for i, text in enumerate(rows):
-        if not isinstance(text, str):
-            raise TypeError(f"text {i} is {type(text).__name__}, not str: {text!r:.60}")
-        if not text.strip():
-            raise ValueError(f"text {i} is empty: leave it out, it has no topic")
-    return rows
-
-
 @dataclass(eq=False, repr=False)
 class FewShotPrompt(ClassifierMixin, BaseEstimator):
     """A prompted chat model that is shown every row it was fitted on, in random order.
@@ -218,16 +203,17 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
     classifier: PromptClassifier | None = None
     seed: int = 0
 
-    def fit(self, texts: Sequence[str], labels: Sequence[int]) -> FewShotPrompt:
+    def fit(self, texts: Iterable[str], labels: Sequence[int]) -> FewShotPrompt:
         """Write the prompt; nothing is learned, and nothing is asked yet.
 
         `texts` and `labels` (class ids of the classifier's task) have length n. Raises
         ValueError if a text is empty, or a label is none.
         """
-        check_texts(texts)
-        self.classes_, _ = check_labels(texts, labels)
-        order = np.random.default_rng(self.seed).permutation(len(texts)).tolist()
-        shown = [Demonstration(texts[i], int(labels[i])) for i in order]
+        texts = checked_texts(texts)
+        self.classes_, targets = check_labels(texts, labels)
+        order = np.random.default_rng(self.seed).permutation(len(texts))
+        ids = self.classes_[targets].tolist()
+        shown = [Demonstration(texts[i], ids[i]) for i in order]
         base = self.classifier or PromptClassifier()
         self.classifier_ = clone(base).set_params(
             prompt=few_shot(shown, task=base.task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from chapterlib.models import loading
 from chapterlib.models.likelihood import with_one_ending, word_scores
 from chapterlib.prompting.examples import completion_prompts
-from chapterlib.tasks.task import AG_NEWS, Task, check_template, check_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_template, checked_texts
 
 Calibration = Literal["none", "content-free", "batch"]
 Doubles = npt.NDArray[np.float64]
@@ -101,26 +101,27 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         """Learn nothing: it is here because every estimator has it."""
         return self
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    def predict(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
         """Most probable class id of each text: shape [n]."""
         return np.asarray(self.classes_[self.decision_function(texts).argmax(1)])
 
-    def predict_proba(self, texts: Sequence[str]) -> Doubles:
+    def predict_proba(self, texts: Iterable[str]) -> Doubles:
         """Probability of each class among the classes: shape [n, classes]."""
         return np.exp(self.predict_log_proba(texts))
 
-    def predict_log_proba(self, texts: Sequence[str]) -> Doubles:
+    def predict_log_proba(self, texts: Iterable[str]) -> Doubles:
         """Log of `predict_proba`: shape [n, classes]."""
         return np.asarray(log_softmax(self.decision_function(texts), axis=1))
 
-    def decision_function(self, texts: Sequence[str]) -> Doubles:
+    def decision_function(self, texts: Iterable[str]) -> Doubles:
         """Log-probability of each class, calibrated: shape [n, classes], in nats.
 
         Only differences between classes mean something after a calibration. ValueError
         if a text is no str or empty, or a batch of one is to be calibrated on itself.
         """
-        self._check(texts)
-        if not len(texts):
+        texts = checked_texts(texts)
+        self._check(len(texts))
+        if not texts:
             return np.zeros((0, len(self.classes_)))
         nothing = CONTENT_FREE if self.calibration == "content-free" else ()
         tokenizer = self._tokenizer()
@@ -136,9 +137,11 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
             expected = free.reshape(len(rows), len(nothing), -1)
         return scores - (logsumexp(expected, axis=1) - np.log(expected.shape[1]))
 
-    def prompts(self, texts: Sequence[str]) -> list[str]:
+    def prompts(self, texts: Iterable[str]) -> list[str]:
         """Show what the model reads for each text; a verbalizer would come next."""
-        return [row[0] for row in self._prompts(texts, self._tokenizer())]
+        return [
+            row[0] for row in self._prompts(checked_texts(texts), self._tokenizer())
+        ]
 
     def _prompts(
         self, texts: Sequence[str], tokenizer: Any, others: Sequence[str] = ()
@@ -191,15 +194,14 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
     def _space(self) -> str:
         return "" if self._template[-1:].isspace() else " "
 
-    def _check(self, texts: Sequence[str]) -> None:
-        check_texts(texts)
+    def _check(self, n: int) -> None:
         check_template(self._template, self.max_length)
         if self.calibration not in ("none", "content-free", "batch"):
             raise ValueError(
                 f"calibration is {self.calibration!r}: choose 'none', 'content-free' "
                 "or 'batch'"
             )
-        if self.calibration == "batch" and len(texts) == 1:
+        if self.calibration == "batch" and n == 1:
             raise ValueError(
                 "batch calibration compares texts with each other, and this is one "
                 "alone: predict many at once, or choose calibration='content-free'"

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chapterlib._store import VectorStore
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import check_template, check_texts
+from chapterlib.tasks.task import check_template, checked_texts
 
 Floats = npt.NDArray[np.float32]
 Row = tuple[str, str, Floats]  # a text, a kind of result, the result
@@ -52,13 +52,12 @@ class Encoder:
                 f"set max_length to {context - longest + max_length} or less"
             )
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def __call__(self, texts: Iterable[str]) -> list[list[int]]:
         """Token ids of each text in its template; lists of different lengths."""
-        check_texts(texts)
-        if not len(texts):
+        if not (texts := checked_texts(texts)):
             return []
         bodies = self.tokenizer(
-            list(texts),
+            texts,
             add_special_tokens=False,
             truncation=True,
             max_length=self.max_length + 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from chapterlib.models import batching, loading
 from chapterlib.models.batching import Encoder, Floats, Row, computed_once
 from chapterlib.models.devices import device_and_dtype
-from chapterlib.tasks.task import AG_NEWS, check_template, check_texts
+from chapterlib.tasks.task import AG_NEWS, check_template, checked_texts
 
 Pooling = Literal["mean", "last", "both"]
 
@@ -88,7 +88,7 @@ def pooled_states(
 
 
 def embed(
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     model: str | Path | None = None,
     layer: int | Sequence[int] = -1,
@@ -135,7 +135,7 @@ def embed(
         Half-precision types round: the same text in a batch of another shape may
         differ in the third digit. In float32 it agrees to 1e-4.
     """
-    check_texts(texts)
+    texts = checked_texts(texts)
     check_template(template, max_length)
     if pooling not in ("mean", "last", "both"):
         raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")

@@ -38,6 +38,7 @@ from chapterlib.tasks.task import AG_NEWS, Task, normalized
 MAX_LENGTH = 100_000  # characters that are read, the last ones
 MAX_FAILED = 1_000_000  # characters read in vain, 500 more for each attempt
 MAX_REPAIR = 50_000  # characters of damaged objects, 50 more for each
+MAX_KEYS = 300  # of a damaged object
 MAX_DEPTH = 40  # of nesting
 
 Verdict = Literal["parsed", "missing", "ambiguous", "refused", "invalid"]
@@ -45,7 +46,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 NUMBER_KEYS = {"article", "article number", "article id", "number", "id", "index"}
 LABEL_KEYS = {"label", "category", "class", "topic"}
-NUMBER = r"\s*(?:(?:article|{item})\s*[_-]?)?\s*#?0*([0-9]{{1,9}})\s*[.:]?\s*"
+NUMBER = r"(?:(?:article|{item})\s*(?:[_-]\s*)?)?#?0*([0-9]{{1,9}})\s*[.:]?"
 # Only of the model itself: articles too tell of those who refuse or are unable.
 REFUSAL = re.compile(
     r"\b(?:i['’]?m|i am) (?:sorry|unable|not able|afraid)\b"
@@ -58,14 +59,14 @@ WORDS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchp
 # Tags as <think>, [/THINK], <|END_THINKING|>, ◁think▷; the channels of gpt-oss and
 # Gemma; and "analysis… assistantfinal", which is left of them where marks are dropped.
 THOUGHTS = re.compile(
-    rf"""[<\[({{◁【]\s*\|?\s*(?P<end>/|end[ _]?(?:of[ _]?)?)?
+    rf"""[<\[({{◁【]\s*(?:\|\s*)?(?P<end>/|end[ _]?(?:of[ _]?)?)?
     (?:(?:begin|start)[ _]?(?:of[ _]?)?|\w{{1,12}}:)?{WORDS}
-    (?P<more>[\s_=-][^<>\[\](){{}}\n]{{0,80}})?\|?\s*/?\s*[>\])}}▷】]
+    (?P<more>[\s_=-][^<>\[\](){{}}\n]{{0,80}})?\|?\s*(?:/\s*)?[>\])}}▷】]
     |<\|channel\|?>\s*(?P<channel>\w+)|(?P<last><channel\|>|assistantfinal)
     |\Aanalysis(?=[A-Z])""",
     re.IGNORECASE | re.VERBOSE,
 )
-FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
+FENCE = re.compile(r"\A```\w*")
 # A bracket in prose is taken for JSON only if what follows could be.
 BRACKET = re.compile(
     r"""[\]}]
@@ -179,7 +180,7 @@ def without_thoughts(text: str) -> str:
     """
     text = text.strip()
     with suppress(ValueError, RecursionError):
-        DECODER.decode(FENCE.sub("", text)[-MAX_LENGTH:])
+        DECODER.decode(FENCE.sub("", text.removesuffix("```"))[-MAX_LENGTH:])
         return text
     start, end = 0, len(text)
     for mark in THOUGHTS.finditer(text):
@@ -231,9 +232,13 @@ def _repaired(text: str) -> Any:
         value = json_repair.loads(text, skip_json_loads=True, strict=True)
     except Exception:  # whatever goes wrong in a repair, there is no value
         return None
-    if not isinstance(value, dict) or any(
-        len(re.findall(rf"(?<!\w){re.escape(str(key))}[\"'”]?\s*:", text)) > 1
-        for key in value
+    if (
+        not isinstance(value, dict)
+        or len(value) > MAX_KEYS
+        or any(
+            len(re.findall(rf"(?<!\w){re.escape(str(key))}[\"'”]?\s*:", text)) > 1
+            for key in value
+        )
     ):
         return None
     return _Pairs(value.items())
@@ -282,7 +287,7 @@ def _number(value: Any, task: Task) -> int | None:
     """Read a text's number, from 0."""
     if isinstance(value, str):
         pattern = NUMBER.format(item=re.escape(task.item))
-        found = re.fullmatch(pattern, value, re.IGNORECASE)
+        found = re.fullmatch(pattern, value.strip(), re.IGNORECASE)
         return int(found[1]) if found else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

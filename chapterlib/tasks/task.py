@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from chapterlib.tasks import loading
@@ -323,18 +324,26 @@ def plural(noun: str) -> str:
     return f"{noun}es" if re.search(r"(s|x|z|ch|sh)$", noun) else f"{noun}s"
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse one str, and texts that no model can read; the message names the row."""
-    if isinstance(texts, str):
-        raise ValueError("texts is one str: hand over a list of them")
-    for row, text in enumerate(texts):
+def checked_texts(texts: Iterable[str], *, halves: bool = False) -> list[str]:
+    """Read the texts, of a generator too; ValueError names one that is of no use.
+
+    Lone surrogates, which no tokenizer reads, are of none either unless `halves`.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise ValueError("texts is one text: hand over a list of them, as in [text]")
+    if isinstance(texts, (Dataset, pd.DataFrame, Mapping, Set)):
+        kind = type(texts).__name__
+        raise ValueError(f"texts is a {kind}: hand over a list, or its column of texts")
+    rows = list(texts)
+    for row, text in enumerate(rows):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(
                 f"text {row} is {text!r}: every text must be a str that is not empty; "
                 "drop or mend the row"
             )
-        if loading.HALF.search(text):
+        if not halves and loading.HALF.search(text):
             raise ValueError(f"text {row} holds {loading.HALVED}: {text!r:.60}")
+    return rows
 
 
 def check_template(template: str, max_length: int = 1) -> None:
@@ -352,7 +361,7 @@ def check_labels(
 
     Gives the ids that occur [k], in rising order, and each row's place [n] among them.
     """
-    truth = np.asarray(labels)
+    truth = np.asarray(labels if hasattr(labels, "__len__") else list(labels))
     if truth.shape != (len(texts),):
         raise ValueError(f"{len(texts)} texts, but labels of shape {truth.shape}")
     if truth.dtype.kind not in "iu" or (truth < 0).any():

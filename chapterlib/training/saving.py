@@ -112,9 +112,10 @@ def save(
 
 
 def _files_of(file: Path) -> dict[str, str]:
-    """Read which files a description names, and their digests."""
+    """Read which files of its folder a description names, and their digests."""
     with suppress(OSError, ValueError, AttributeError):
-        return json.loads(file.read_text(encoding="utf-8")).get("files", {})
+        files = json.loads(file.read_text(encoding="utf-8")).get("files", {})
+        return {n: x for n, x in files.items() if ".." not in n and n[0] not in "/\\"}
     return {}
 
 

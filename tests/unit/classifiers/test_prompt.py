@@ -546,20 +546,21 @@ def test_without_a_model_the_settings_choose_one(
 
 
 @pytest.mark.parametrize(
-    ("texts", "error", "message"),
+    ("texts", "message"),
     [
-        ([], ValueError, "no texts"),
-        (["a", " \n"], ValueError, "text 1 is empty"),
-        (["a", None], TypeError, "text 1 is NoneType"),
-        (["a", 3.5], TypeError, "text 1 is float, not str: 3.5"),
-        ("a", TypeError, "one text"),
-        (Dataset.from_dict({"text": ["a"]}), TypeError, "column"),
+        ([], "no texts"),
+        (["a", " \n"], r"text 1 is ' \\n'"),
+        (["a", None], "text 1 is None"),
+        (["a", 3.5], "text 1 is 3.5"),
+        ("a", "one text"),
+        (
+            Dataset.from_dict({"text": ["a"]}),
+            "a Dataset: hand over a list, or its column",
+        ),
     ],
 )
-def test_texts_that_are_none_are_refused(
-    texts: Any, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+def test_texts_that_are_none_are_refused(texts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         PromptClassifier(RunnableLambda(str)).predict(texts)
 
 

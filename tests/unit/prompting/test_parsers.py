@@ -305,7 +305,25 @@ FLOODS = [
     "[", "{", '{"a":', '{"a":[', '"', '[["', '[" ', "{'", "}", "[{", "{a:", "[1",
     '[{"a":b},', "{ ,", '{"article": 1 "label": "World"} ', "<think>", "</think>{",
     "{“", "[,", '{"a": (', "\\", '{"\\', "[/*", " ", '{"a":"\\"', "[[1],", "{a:[",
+    "<think ", "[ ", "```\n",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[%sthink", "<think%s", "<|%sx", '{"article%sx": "World"}', "```%sx", "a%sx",
+        '[{"article": "article 1%sx", "label": "World"}]', "{article: 1, label: World%s",
+    ],
+)  # fmt: skip
+def test_a_flood_of_blanks_is_read_in_linear_time(text: str) -> None:
+    assert ids(text % (" " * 50_000), 2) == ["missing", "missing"]
+
+
+def test_a_damaged_object_of_countless_keys_is_not_mended() -> None:
+    keys = ", ".join(f"{i}: World" for i in range(1, 302))
+    assert ids("{%s}" % keys, 301) == ["missing"] * 301
+    assert ids("{%s}" % keys.replace(", 301: World", ""), 300) == [0] * 300
 
 
 @pytest.mark.parametrize("piece", [*FLOODS, "9" * 5_000])
