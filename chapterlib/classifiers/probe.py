@@ -111,7 +111,5 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         if self.template is None:
             options["template"] = self.task.template
         vectors = embed(texts, **options)
-        # In float64
-        return vectors.reshape(len(vectors), -1).astype(
-            np.float64
-        )  # in which the solver needs fewer steps
+        # In float64 the solver needs fewer steps.
+        return vectors.reshape(len(vectors), -1).astype(np.float64)

@@ -24,7 +24,7 @@ def made(tiny_llama: Path) -> dict[str, Any]:
     words: dict[str, Any] = {"verbalizers": ("team", "a", "of", "match")}
     scorer = chapterlib.LabelScorer(template="{text} is about", **words, **options)
     # Says "Sports" where a request tells of a striker, so that the text makes it.
-    llm = RunnableLambda(lambda x: "Sports" if "striker" in str(x) else "World")
+    llm: Any = RunnableLambda(lambda x: "Sports" if "striker" in str(x) else "World")
     asked = chapterlib.PromptClassifier(llm, batch_size=1, retries=0, progress=False)
     return {
         "FewShotPrompt": classifiers.FewShotPrompt(asked),
@@ -71,7 +71,7 @@ def test_what_is_no_column_of_texts_is_refused_by_name(
         (set(rows["text"]), "a set"),
         (rows, "a dict"),
         (rows["text"][0], "one text"),
-        ((t for t in ["a", " "]), "text 1 is ' '"),
+        (["a", " "], "text 1 is ' '"),
     ):
         with pytest.raises(ValueError, match=kind):
             model.predict(given)

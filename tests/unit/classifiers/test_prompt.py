@@ -555,7 +555,7 @@ def test_without_a_model_the_settings_choose_one(
         ("a", "one text"),
         (
             Dataset.from_dict({"text": ["a"]}),
-            "a Dataset: hand over a list, or its column",
+            "a Dataset: hand over",
         ),
     ],
 )

@@ -313,7 +313,8 @@ FLOODS = [
     "text",
     [
         "[%sthink", "<think%s", "<|%sx", '{"article%sx": "World"}', "```%sx", "a%sx",
-        '[{"article": "article 1%sx", "label": "World"}]', "{article: 1, label: World%s",
+        '[{"article": "article 1%sx", "label": "World"}]',
+        "{article: 1, label: World%s",
     ],
 )  # fmt: skip
 def test_a_flood_of_blanks_is_read_in_linear_time(text: str) -> None:
@@ -321,9 +322,9 @@ def test_a_flood_of_blanks_is_read_in_linear_time(text: str) -> None:
 
 
 def test_a_damaged_object_of_countless_keys_is_not_mended() -> None:
-    keys = ", ".join(f"{i}: World" for i in range(1, 302))
-    assert ids("{%s}" % keys, 301) == ["missing"] * 301
-    assert ids("{%s}" % keys.replace(", 301: World", ""), 300) == [0] * 300
+    keys = ", ".join(f"{i}: World" for i in range(1, 301))
+    assert ids(f"{{{keys}}}", 300) == [0] * 300
+    assert ids(f"{{{keys}, 301: World}}", 301) == ["missing"] * 301
 
 
 @pytest.mark.parametrize("piece", [*FLOODS, "9" * 5_000])
