@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.models.sizes import ATTENTION, Method
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 from chapterlib.training import adapters, loop, saving
 from chapterlib.training.trainer import explained
 
@@ -159,7 +159,7 @@ class FinetunedClassifier(ClassifierMixin, BaseEstimator):
             If the loss is no number any more, memory runs out, or the same run is
             under way in another process.
         """
-        texts = checked_texts(texts)
+        texts = check_texts(texts)
         classes, targets = check_labels(texts, labels)
         names = self.task.label_names if self.label_names is None else self.label_names
         if classes[-1] >= len(names):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.classifiers.scoring import LabelScorer
 from chapterlib.prompting.examples import HiddenStateEmbeddings, NearestExamples
-from chapterlib.tasks.task import AG_NEWS, Task, checked_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_texts
 
 Choice = Literal["all", "nearest"]
 Doubles = npt.NDArray[np.float64]
@@ -138,7 +138,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
     def predict_proba(self, texts: Iterable[str]) -> Doubles:
         """Probability of each class: shape [n, classes]."""
         check_is_fitted(self)
-        if not (texts := checked_texts(texts)):
+        if not (texts := check_texts(texts)):
             return np.zeros((0, len(self.classes_)))
         rows, cosines = self.neighbors_.neighbors(texts)
         labels = np.asarray(self.neighbors_.labels)[rows]
@@ -155,7 +155,7 @@ class NeighborVote(ClassifierMixin, BaseEstimator):
 def _solved_rows(
     texts: Iterable[str], labels: Iterable[int], k: int
 ) -> list[dict[str, Any]]:
-    texts, labels = checked_texts(texts), list(labels)
+    texts, labels = check_texts(texts), list(labels)
     if len(texts) != len(labels) or not len(texts):
         raise ValueError(
             f"{len(texts)} texts and {len(labels)} labels: give one label a text, and "

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from chapterlib.models.hidden_states import STRENGTHS, Pooling, embed, fit_probe
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 
 
 @dataclass(eq=False, repr=False)
@@ -82,7 +82,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, texts: Iterable[str], labels: Sequence[int]) -> ProbeClassifier:
         """Embed the texts and fit the regression on ids of two classes or more."""
-        texts = checked_texts(texts)
+        texts = check_texts(texts)
         self.classes_, targets = check_labels(texts, labels)
         self.pipeline_, self.C_ = fit_probe(
             self._embed(texts),

@@ -18,7 +18,7 @@ from chapterlib.prompting.parsers import Answer, label_ids
 from chapterlib.prompting.prompts import Demonstration, few_shot
 from chapterlib.prompting.requests import ask
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import AG_NEWS, Task, check_labels, checked_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_labels, check_texts
 
 
 @dataclass(eq=False, repr=False)
@@ -113,7 +113,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         RuntimeWarning
             If texts have no answer because their requests failed.
         """
-        rows = checked_texts(texts, halves=True)
+        rows = check_texts(texts, halves=True)
         if not rows:
             raise ValueError("there are no texts: give one or more")
         for name in ("batch_size", "max_concurrency"):
@@ -209,7 +209,7 @@ class FewShotPrompt(ClassifierMixin, BaseEstimator):
         `texts` and `labels` (class ids of the classifier's task) have length n. Raises
         ValueError if a text is empty, or a label is none.
         """
-        texts = checked_texts(texts)
+        texts = check_texts(texts)
         self.classes_, targets = check_labels(texts, labels)
         order = np.random.default_rng(self.seed).permutation(len(texts))
         ids = self.classes_[targets].tolist()

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from chapterlib.models import loading
 from chapterlib.models.likelihood import with_one_ending, word_scores
 from chapterlib.prompting.examples import completion_prompts
-from chapterlib.tasks.task import AG_NEWS, Task, check_template, checked_texts
+from chapterlib.tasks.task import AG_NEWS, Task, check_template, check_texts
 
 Calibration = Literal["none", "content-free", "batch"]
 Doubles = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         Only differences between classes mean something after a calibration. ValueError
         if a text is no str or empty, or a batch of one is to be calibrated on itself.
         """
-        texts = checked_texts(texts)
+        texts = check_texts(texts)
         self._check(len(texts))
         if not texts:
             return np.zeros((0, len(self.classes_)))
@@ -139,9 +139,7 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
 
     def prompts(self, texts: Iterable[str]) -> list[str]:
         """Show what the model reads for each text; a verbalizer would come next."""
-        return [
-            row[0] for row in self._prompts(checked_texts(texts), self._tokenizer())
-        ]
+        return [row[0] for row in self._prompts(check_texts(texts), self._tokenizer())]
 
     def _prompts(
         self, texts: Sequence[str], tokenizer: Any, others: Sequence[str] = ()

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chapterlib._store import VectorStore
 from chapterlib.settings import get_settings
-from chapterlib.tasks.task import check_template, checked_texts
+from chapterlib.tasks.task import check_template, check_texts
 
 Floats = npt.NDArray[np.float32]
 Row = tuple[str, str, Floats]  # a text, a kind of result, the result
@@ -54,7 +54,7 @@ class Encoder:
 
     def __call__(self, texts: Iterable[str]) -> list[list[int]]:
         """Token ids of each text in its template; lists of different lengths."""
-        if not (texts := checked_texts(texts)):
+        if not (texts := check_texts(texts)):
             return []
         bodies = self.tokenizer(
             texts,

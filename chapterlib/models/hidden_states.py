@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from chapterlib.models import batching, loading
 from chapterlib.models.batching import Encoder, Floats, Row, computed_once
 from chapterlib.models.devices import device_and_dtype
-from chapterlib.tasks.task import AG_NEWS, check_template, checked_texts
+from chapterlib.tasks.task import AG_NEWS, check_template, check_texts
 
 Pooling = Literal["mean", "last", "both"]
 
@@ -135,7 +135,7 @@ def embed(
         Half-precision types round: the same text in a batch of another shape may
         differ in the third digit. In float32 it agrees to 1e-4.
     """
-    texts = checked_texts(texts)
+    texts = check_texts(texts)
     check_template(template, max_length)
     if pooling not in ("mean", "last", "both"):
         raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")

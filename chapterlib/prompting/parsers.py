@@ -291,8 +291,7 @@ def _number(value: Any, task: Task) -> int | None:
         return int(found[1]) if found else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    whole = isinstance(value, int) or value.is_integer()
-    return int(value) if whole and 0 <= value < 10**9 else None
+    return int(value) if value % 1 == 0 and 0 <= value < 10**9 else None
 
 
 def _stands(label: Any, source: str | None) -> bool:
@@ -337,10 +336,7 @@ def label_ids(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
 
 
 def accounting(answers: Sequence[Answer]) -> pd.DataFrame:
-    """Count the answers by verdict: a row for each, with `articles` and `share`.
-
-    The counts add up to the number of texts.
-    """
+    """Count the answers by verdict: a row for each, with `articles` and `share`."""
     counts = Counter(answer.verdict for answer in answers)
     index = pd.Index(VERDICTS, name="verdict")
     table = pd.DataFrame({"articles": [counts[v] for v in VERDICTS]}, index=index)

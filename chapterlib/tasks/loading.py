@@ -1,33 +1,33 @@
-"""The rows of a task: read from files, a folder or the Hub, checked, in one form.
-
-Files are read anew at each call: what `datasets` keeps of one folder it may return for
-another of the same name, and an edited file must never serve its old rows.
-"""
+"""The rows of a task: from files, a folder or the Hub, checked, in one form."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-import json
 import math
 import os
 import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
-import datasets
 import huggingface_hub
-import pandas as pd
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value
 
 from chapterlib.settings import data_file, get_settings
+from chapterlib.tasks.files import (
+    KINDS,
+    DataError as DataError,
+    Source as Source,
+    Table,
+    as_splits as as_splits,
+    first_line,
+    read,
+)
 
 # Of AG News: where it lies, how many rows make it whole, and what stands in for it.
 HUB_ID = "fancyzhx/ag_news"
@@ -35,19 +35,12 @@ HUB_ROWS = {"train": 120_000, "test": 7_600}
 SAMPLE = data_file("sample")
 
 BUILDER = "chapterlib"
-KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-# A folder of so many files is not one of data: someone's home, say.
-MAX_FILES = 10_000
 PATH = (str, os.PathLike)
+WHOLE = re.compile(r"^([+-]?\d+)\.0+$")  # of tools that write class ids as 2.0
 HALF = re.compile("[\ud800-\udfff]")
 HALVED = "half a character (a lone surrogate)"
 
 Origin = Literal["folder", "hub", "sample", "unknown"]
-Source: TypeAlias = "str | os.PathLike[str] | Dataset | DatasetDict"
-
-
-class DataError(ValueError):
-    """The data are not where or what they should be; the message says what to do."""
 
 
 class Form(NamedTuple):
@@ -58,18 +51,6 @@ class Form(NamedTuple):
     label: str
     names: tuple[str, ...]
     parse: Callable[[str], int | None]
-
-
-class Table(NamedTuple):
-    """A split as it was read, and what is declared of its columns."""
-
-    frame: pd.DataFrame
-    features: Mapping[str, Any]
-
-    def class_names(self, column: str) -> list[str] | None:
-        """Names that a column's numbers stand for, None if there are no such names."""
-        feature = self.features.get(column)
-        return feature.names if isinstance(feature, ClassLabel) else None
 
 
 def load(source: Source, form: Form) -> DatasetDict:
@@ -134,8 +115,9 @@ def label_values(source: Source, column: str) -> list[str]:
         values = _column(table, column, f"{_called(source)}, split '{split}'")
         found |= {_as_text(value) for value in values}
     names = sorted(found - {""})
-    numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
-    return sorted(names, key=int) if numbers else names
+    whole = {WHOLE.sub(r"\1", name) for name in names}
+    numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in whole)
+    return sorted(whole, key=int) if numbers else names
 
 
 def _checked(
@@ -181,7 +163,7 @@ def _texts_and_ids(table: Table, where: str, form: Form) -> dict[str, list[Any]]
     refuse(bad, f"hold {HALVED}", "Mend or remove such rows.")
     names = table.class_names(form.label)
     spelled = [_as_text(label, names) for label in labels]
-    id_of = functools.cache(functools.partial(_label_id, form=form))
+    id_of = functools.cache(functools.partial(_label_id, form=form, start=table.start))
     ids = [id_of(label) for label in spelled]
     unknown = [i for i, label_id in enumerate(ids) if label_id is None]
     if unknown:
@@ -200,7 +182,8 @@ def _column(table: Table, name: str, where: str) -> list[Any]:
     if name not in table.frame:
         raise DataError(
             f"{where}: no column {name!r}; there are {list(table.frame)}. Name the "
-            "columns as the task does, or its text_column and label_column as they do."
+            "columns as the task does (in CSV in the first line), or its text_column "
+            "and label_column as they are named."
         )
     return table.frame[name].tolist()
 
@@ -209,7 +192,6 @@ def _as_text(label: Any, names: Sequence[str] | None = None) -> str:
     """Spell a label that may be a number; "" for one that is missing or has no name."""
     if label is None or (isinstance(label, float) and math.isnan(label)):
         return ""
-    # Tools write class ids as 2.0 where another row of the column is empty.
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if names is not None and not isinstance(label, str):
@@ -217,103 +199,21 @@ def _as_text(label: Any, names: Sequence[str] | None = None) -> str:
     return str(label).strip()
 
 
-def _label_id(label: str, form: Form) -> int | None:
+def _label_id(label: str, form: Form, start: int) -> int | None:
     """Read a name, or a class id where no name is itself a number."""
-    if label in form.names:
-        return form.names.index(label)
-    if label.isdecimal() and not any(name.isdecimal() for name in form.names):
-        return int(label) if int(label) < len(form.names) else None
+    whole = WHOLE.sub(r"\1", label)
+    for spelled in (label, whole):
+        if spelled in form.names:
+            return form.names.index(spelled)
+    if whole.isdecimal() and not any(name.isdecimal() for name in form.names):
+        place = int(whole) - start
+        return place if place in range(len(form.names)) else None
     return form.parse(label)
 
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more
-
-
-def read(source: Source) -> dict[str, Table]:
-    """Read the splits of a file or a folder, or those of rows that are loaded."""
-    if isinstance(source, (Dataset, DatasetDict)):
-        splits = as_splits(source, "train")
-        return {str(s): Table(d.to_pandas(), d.features) for s, d in splits.items()}
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist, seen from {Path.cwd()}. Name a file or a folder, "
-            "best by its absolute path."
-        )
-    return {"test" if path.stem.lower().startswith("test") else "train": _file(path)}
-
-
-def as_splits(rows: Dataset | DatasetDict, name: str = "rows") -> DatasetDict:
-    """Name a single split, by `name` where it has no name of its own."""
-    if isinstance(rows, DatasetDict):
-        return rows
-    return DatasetDict({str(rows.split or name): rows})
-
-
-def _folder(path: Path) -> dict[str, Table]:
-    if len(list(islice(path.rglob("*"), MAX_FILES))) == MAX_FILES:
-        raise DataError(
-            f"{path} holds {MAX_FILES:,} files or more: name the folder of the data."
-        )
-    try:
-        if any((path / f).is_file() for f in ("dataset_dict.json", "state.json")):
-            return read(datasets.load_from_disk(str(path), keep_in_memory=True))
-        # `datasets` finds the files of each split, and reads the folder's card.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            builder = datasets.load_dataset_builder(str(path), cache_dir=scratch)
-        files = {str(split): f for split, f in builder.config.data_files.items()}
-    except Exception as error:
-        raise DataError(
-            f"{path} can't be read as a dataset: {_first(error)}. It should hold train "
-            "and test as parquet, JSON lines or CSV files, or what save_to_disk wrote."
-        ) from error
-    splits = {}
-    for split, names in files.items():
-        parts = [_file(Path(name)) for name in names]
-        frame = pd.concat([part.frame for part in parts], ignore_index=True)
-        declared = builder.info.features or {}
-        splits[split] = Table(frame, {**parts[0].features, **declared})
-    return splits
-
-
-def _file(path: Path) -> Table:
-    """Read one file; what stands in CSV stays text, be it "NA" or "1"."""
-    kind = path.suffix.lower()
-    if kind not in KINDS:
-        raise DataError(f"{path} is none of {', '.join(KINDS)}: save it as one.")
-    try:
-        if kind == ".parquet":
-            rows = Dataset(pq.ParquetFile(path).read())
-            return Table(rows.to_pandas(), rows.features)
-        if "json" in kind:
-            return Table(_json(path.read_text(encoding="utf-8-sig").strip()), {})
-        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-        options |= {"sep": "\t"} if kind == ".tsv" else {}
-        frame = pd.read_csv(path, encoding="utf-8-sig", **options)
-        if len(frame.columns) == 3 and str(frame.columns[0]).isdecimal():
-            # The original AG News has no header: class from 1, title, description.
-            options["names"] = ["label", "title", "text"]
-            frame = pd.read_csv(path, encoding="utf-8-sig", **options)
-            frame["text"] = frame.pop("title") + " " + frame["text"]
-            frame["label"] = (frame["label"].astype(int) - 1).astype(str)
-        if len(frame) and not isinstance(frame.index, pd.RangeIndex):
-            raise ValueError("its rows have more fields than its header")
-    except Exception as error:
-        raise DataError(
-            f"{path} can't be read: {_first(error)}. Save it again as a {kind} file in "
-            "UTF-8; in CSV, texts with commas or quotes need quotes around them."
-        ) from error
-    return Table(frame, {})
-
-
-def _json(text: str) -> pd.DataFrame:
-    if not text.startswith("["):  # an object a line, else one array of them
-        text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
-    return pd.DataFrame(json.loads(text), dtype=object)
 
 
 def _is_hub_id(named: Source) -> bool:
@@ -360,7 +260,7 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
             )
         except Exception as error:  # each transport has its own errors
             raise DataError(
-                f"The Hub dataset '{repo_id}' can't be fetched: {_first(error)}. "
+                f"The Hub dataset '{repo_id}' can't be fetched: {first_line(error)}. "
                 "Check its name, your connection and, if private, HF_TOKEN."
             ) from error
         yield folder
@@ -383,18 +283,10 @@ def unreachable(seconds: float = 3.0) -> str | None:
             status = f"{url} answered with status {answer.status_code}"
             outcome.append(status if refused else None)
         except Exception as error:  # whatever goes wrong, the Hub is out of reach
-            outcome.append(f"no connection to {url} ({_first(error)})")
+            outcome.append(f"no connection to {url} ({first_line(error)})")
 
     # Name resolution knows no time limit, and the Hub's client would retry for long.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds + 1)
     return outcome[0] if outcome else f"{url} did not answer in {seconds + 1:.0f} s"
-
-
-def _first(error: BaseException) -> str:
-    """Return the first line of the innermost cause."""
-    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
-        error = error.__cause__ or error.__context__ or error
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -324,7 +324,7 @@ def plural(noun: str) -> str:
     return f"{noun}es" if re.search(r"(s|x|z|ch|sh)$", noun) else f"{noun}s"
 
 
-def checked_texts(texts: Iterable[str], *, halves: bool = False) -> list[str]:
+def check_texts(texts: Iterable[str], *, halves: bool = False) -> list[str]:
     """Read the texts, of a generator too; ValueError names one that is of no use.
 
     Lone surrogates, which no tokenizer reads, are of none either unless `halves`.

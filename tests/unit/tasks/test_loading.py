@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from chapterlib.tasks import loading
+from chapterlib.tasks import files, loading
 from chapterlib.tasks.loading import DataError
 from chapterlib.tasks.sampling import describe, fingerprint
 from chapterlib.tasks.task import AG_NEWS, Task
@@ -218,7 +218,7 @@ def test_short_name_is_refused(tmp_path, monkeypatch):
 
 
 def test_huge_folder_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "MAX_FILES", 1)
+    monkeypatch.setattr(files, "MAX_FILES", 1)
     with pytest.raises(DataError, match="holds 1 files or more"):
         AG_NEWS.load(write(tmp_path / "a"))
 
@@ -240,6 +240,7 @@ def csv(tmp_path):
     """Write a CSV file and give its path."""
 
     def written(content, name="rows.csv", encoding="utf-8"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content.encode(encoding))
         return tmp_path / name
 
@@ -290,7 +291,8 @@ def test_a_single_parquet_file_for_testing_and_loaded_rows(tmp_path, tiny_news):
         ("text,label\na, b,good\nc,d,bad\n", r"rows\.csv can't be read.*quotes"),
         ("text,label\na,good\nc, d,bad\n", r"rows\.csv can't be read.*line 3"),
         ('text,label\n"a,good\nc,bad\n', r"rows\.csv can't be read.*row 1"),
-        ("text;label\na;good\n", r"'train': no column 'text'; there are \['text;label"),
+        ("a;good\nb;bad\n", r"'train': no column 'text'; there are \['a', 'good'\]"),
+        ("a,good\nb,bad\n", r"rows\.csv.*no column 'text'.*in CSV in the first line"),
         ("text,label\n", "'train': no rows"),
         ("", "can't be read: No columns"),
         ("text,label\na,\nb,good\nc,bad\n", "row 0 .*Its label is ''"),
@@ -310,6 +312,82 @@ def test_the_original_ag_news_has_no_header_and_counts_from_1(tmp_path):
     assert rows["text"][0] == "Title 3, same Title 3, same"
 
 
+def test_stars_of_such_a_file_are_known_by_name(csv):
+    lines = [f'"{i}","Title {i}","text"' for i in (3, 1, 2)]
+    path = csv("\n".join(lines))
+    stars = Task.from_csv(path)
+    assert stars.label_names == ("1", "2", "3")
+    assert stars.load()["train"]["label"][:] == [2, 0, 1]
+    with pytest.raises(DataError, match=r"row 0.*Its label is '3'"):
+        MOOD.load(path)
+
+
+def test_ag_news_as_kaggle_has_it(csv, tmp_path):
+    lines = [f"{i},Title {i},text" for i in (3, 1, 4, 2)]
+    for name in ("train.csv", "test.csv"):
+        csv("\n".join(["Class Index,Title,Description", *lines]), name)
+    assert AG_NEWS.load(tmp_path)["test"][:] == {
+        "text": [f"Title {i} text" for i in (3, 1, 4, 2)],
+        "label": [2, 0, 3, 1],
+    }
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_other_marks_between_columns(csv, mark):
+    lines = [["text", "label"], ["well, so", "good"], ["so; so", "bad"]]
+    quoted = "\n".join(mark.join(f'"{x}"' for x in line) for line in lines)
+    rows = MOOD.load(csv(quoted))["train"]
+    assert rows[:] == {"text": ["well, so", "so; so"], "label": [1, 0]}
+
+
+def test_class_ids_as_tools_write_them(csv):
+    ids = "text,label\na,1.0\nb,0.0\n"
+    assert MOOD.load(csv(ids))["train"]["label"][:] == [1, 0]
+    assert Task.from_csv(csv(ids)).label_names == ("0", "1")
+    stars = Task("Stars", ("1", "2"))
+    assert stars.load(csv("text,label\na,1.0\nb,2.0\n"))["train"]["label"][:] == [0, 1]
+    kept = Task.from_csv(csv("text,label\na,1.0\nb,1.1\nc,2.0\n"))
+    assert kept.label_names == ("1.0", "1.1", "2.0")
+    assert kept.load()["train"]["label"][:] == [0, 1, 2]
+
+
+def test_true_and_false(csv):
+    lines = '{"text": "a", "label": true}\n{"text": "b", "label": false}'
+    task = Task.from_csv(csv(lines, "rows.jsonl"))
+    assert task.label_names == ("False", "True")
+    assert task.load()["train"]["label"][:] == [1, 0]
+    written = csv("text,label\na,TRUE\nb,false\n")
+    assert task.load(written)["train"]["label"][:] == [1, 0]
+    with pytest.raises(DataError, match=r"row 0.*Its label is True"):
+        MOOD.load(csv(lines, "rows.jsonl"))
+
+
+@pytest.mark.parametrize("other", ["test_small.csv", "my-test.csv", "test2.csv"])
+def test_a_file_that_is_in_a_split_by_accident_is_named(tmp_path, csv, other):
+    lines = "text,label\nwell,good\nso so,bad\n"
+    for name in ("train.csv", "test.csv"):
+        csv(lines, name)
+    accident = csv(lines, other)
+    with pytest.raises(DataError, match=f"'test' would be .*{other}.* Move away"):
+        MOOD.load(tmp_path)
+    accident.unlink()
+    assert MOOD.load(tmp_path).num_rows == {"train": 2, "test": 2}
+    for i in range(2):
+        csv(lines, f"train/part{i}.csv")
+    (tmp_path / "train.csv").unlink()
+    assert MOOD.load(tmp_path).num_rows["train"] == 4
+
+
+def test_what_a_card_names_is_no_accident(tmp_path, csv):
+    lines = "text,label\nwell,good\nso so,bad\n"
+    for name in ("train.csv", "train_more.csv"):
+        csv(lines, name)
+    card = "configs:\n- config_name: default\n  data_files:\n  - split: train\n"
+    card += "    path: [train.csv, train_more.csv]\n"
+    csv(f"---\n{card}---\n", "README.md")
+    assert MOOD.load(tmp_path).num_rows == {"train": 4}
+
+
 def test_half_a_character_is_named_by_file_and_row(csv):
     lines = ['{"text": "fine", "label": "bad"}', '{"text": "\\ud83d", "label": "good"}']
     path = csv("\n".join(lines), "rows.jsonl")
@@ -318,8 +396,12 @@ def test_half_a_character_is_named_by_file_and_row(csv):
 
 
 def test_other_files_that_are_not_right(csv):
-    with pytest.raises(DataError, match=r"can't be read: 'utf-8'.*in UTF-8"):
-        MOOD.load(csv("text,label\nGrün,good\n", encoding="latin-1"))
+    lines = "text,label\nfine,bad\nGrün,good\n"
+    with pytest.raises(DataError, match=r"rows\.csv .*line 3 .*0xfc.*again.*in UTF-8"):
+        MOOD.load(csv(lines, encoding="cp1252"))
+    for encoding in ("utf-16", "utf-16-le"):
+        with pytest.raises(DataError, match=r"rows\.csv .*in UTF-16.*again.*in UTF-8"):
+            MOOD.load(csv(lines, encoding=encoding))
     with pytest.raises(DataError, match=r"rows\.jsonl can't be read.*line 2"):
         MOOD.load(csv('{"text": "a"}\n{"text": \n', "rows.jsonl"))
     line = '{"text": "a", "label": "good"}\n{"text": "b", "label": ["good", "bad"]}'
