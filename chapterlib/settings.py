@@ -6,6 +6,7 @@ Every field can be set by an environment variable or by a line in a `.env` file
 
 from __future__ import annotations
 
+import codecs
 import platform
 from contextlib import suppress
 from importlib import metadata
@@ -20,6 +21,7 @@ from pydantic_settings import (
     DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 PACKAGE = Path(__file__).parent
@@ -114,7 +116,19 @@ class Settings(BaseSettings):
         """Look for `.env` anew at each call: the working folder may have changed."""
         found = find_dotenv(usecwd=True)
         if found:
-            dotenv_settings = DotEnvSettingsSource(settings_cls, env_file=found)
+            # As Windows' editors and shells save it: with a mark, or in UTF-16.
+            start = Path(found).read_bytes()[:2]
+            marks = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+            encoding = "utf-16" if start in marks else "utf-8-sig"
+            try:
+                dotenv_settings = DotEnvSettingsSource(
+                    settings_cls, env_file=found, env_file_encoding=encoding
+                )
+            except UnicodeError as error:
+                raise SettingsError(
+                    f"the settings file {found} is not in UTF-8 ({error.reason}, byte "
+                    f"{error.start}): save it again in UTF-8"
+                ) from None
         return init_settings, env_settings, dotenv_settings
 
 
@@ -122,7 +136,7 @@ def get_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`, anew at each call.
 
     `overrides` win over both. `pydantic.ValidationError` names a field that has no
-    such value, and what it allows.
+    such value, and what it allows; `SettingsError` a `.env` that can't be read.
     """
     return Settings(**overrides)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import dotenv
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 import chapterlib.settings
 from chapterlib.settings import TIERS, get_settings
@@ -17,7 +18,8 @@ def dotenv_in(tmp_path, monkeypatch):
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
     monkeypatch.setattr(chapterlib.settings, "find_dotenv", dotenv.find_dotenv)
-    return lambda text: (tmp_path / "project" / ".env").write_text(text)
+    file = tmp_path / "project" / ".env"
+    return lambda text, encoding="utf-8": file.write_bytes(text.encode(encoding))
 
 
 def test_defaults(monkeypatch):
@@ -105,6 +107,21 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
 def test_a_bad_value_is_refused_by_name(monkeypatch, name, value):
     monkeypatch.setenv(f"CHAPTERLIB_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
+        get_settings()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_dotenv_as_editors_save_it(dotenv_in, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    dotenv_in(f"{mark}CHAPTERLIB_MODEL=größer\nCHAPTERLIB_SEED=7\n", encoding)
+    assert (get_settings().model, get_settings().seed) == ("größer", 7)
+
+
+def test_dotenv_in_another_encoding_is_named(dotenv_in):
+    dotenv_in("CHAPTERLIB_MODEL=größer\n", "cp1252")
+    with pytest.raises(
+        SettingsError, match=r"\.env is not in UTF-8 .*byte 19\): save"
+    ):
         get_settings()
 
 
