@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,10 @@ Row = tuple[str, str, npt.NDArray[np.float32]]
 CHUNK = 900
 # Computed rows go to disk at least this often: a kill costs no more.
 FLUSH_SECONDS = 5.0
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS vectors ("
+    "text BLOB, kind TEXT, vector BLOB, PRIMARY KEY (text, kind))"
+)
 
 
 class StoreError(RuntimeError):
@@ -27,21 +32,19 @@ class VectorStore:
     """Vectors by text and kind, in one SQLite file that is made on first use.
 
     Each `put` is one transaction: after a kill the file holds every row of the calls
-    that returned. Two processes may write at once. StoreError if the file is damaged.
+    that returned. Two processes may write at once. StoreError if the file is damaged;
+    where it can't be written, one RuntimeWarning.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._run(
-            "CREATE TABLE IF NOT EXISTS vectors ("
-            "text BLOB, kind TEXT, vector BLOB, PRIMARY KEY (text, kind))"
-        )
+        self.path, self.writable = Path(path), True
 
     def get(
         self, texts: Sequence[str], kind: str
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Vectors of one kind for those of the texts that are stored."""
+        if not self.path.exists():
+            return {}
         by_key = {_key(text): text for text in texts}
         keys = list(by_key)
         found = {}
@@ -61,7 +64,21 @@ class VectorStore:
             (_key(text), kind, np.asarray(vector, np.float32).tobytes())
             for text, kind, vector in rows
         ]
-        self._run("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", values)
+        if not self.writable:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._run(TABLE)
+            self._run("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", values)
+        except (OSError, sqlite3.OperationalError) as error:
+            self.writable = False
+            warnings.warn(
+                f"{self.path.parent} can't be written ({error}), so that what is "
+                "computed now will be computed again next time: make room on its disk, "
+                "or name another folder with CHAPTERLIB_CACHE",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def keep(self, batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
         """Pass batches of rows on, and `put` them every few seconds.
@@ -91,6 +108,10 @@ class VectorStore:
                     database.executemany(statement, values)
                     return []
                 return database.execute(statement, values[0]).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # of a file that was just made
+                return []
+            raise
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"the store {self.path} can't be used ({error}): if it is damaged, "

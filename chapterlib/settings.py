@@ -124,7 +124,7 @@ class Settings(BaseSettings):
                 dotenv_settings = DotEnvSettingsSource(
                     settings_cls, env_file=found, env_file_encoding=encoding
                 )
-            except UnicodeError as error:
+            except UnicodeDecodeError as error:
                 raise SettingsError(
                     f"the settings file {found} is not in UTF-8 ({error.reason}, byte "
                     f"{error.start}): save it again in UTF-8"

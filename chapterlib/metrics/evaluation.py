@@ -278,4 +278,10 @@ def load_accuracy() -> EvaluationModule:
     # Pulls in datasets and more: seconds that other callers need not wait.
     import evaluate as hf_evaluate
 
-    return hf_evaluate.load(str(data_file("accuracy")), keep_in_memory=True)
+    try:
+        return hf_evaluate.load(str(data_file("accuracy")), keep_in_memory=True)
+    except OSError as error:
+        raise OSError(
+            f"`evaluate` can't keep its module ({error}): name a folder that can be "
+            "written with HF_HOME"
+        ) from error

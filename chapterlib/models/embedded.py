@@ -82,14 +82,14 @@ def _make_once(file: Path, make: Callable[[], None]) -> None:
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not file.exists():  # another process may have been quicker
+                make()
     except OSError as error:
         raise EmbeddedModelError(
-            f"the cache folder {folder} can't be made ({error}): name another with "
-            "CHAPTERLIB_CACHE"
+            f"the cache folder {folder} can't be written ({error}): make room on its "
+            "disk, or name another with CHAPTERLIB_CACHE"
         ) from error
-    with FileLock(folder / ".lock"):
-        if not file.exists():  # another process may have been quicker
-            make()
 
 
 def _fetch(target: Path, wheel: Path | None) -> None:

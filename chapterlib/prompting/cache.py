@@ -57,7 +57,7 @@ class ReplyCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """Return the reply that was kept, or None."""
-        found = self._run(
+        found = self.path.exists() and self._run(
             "SELECT reply FROM replies WHERE space = ? AND prompt = ?",
             (self._space, _digest(prompt, llm_string)),
         )
@@ -93,6 +93,8 @@ class ReplyCache(BaseCache):
 
     def __len__(self) -> int:
         """Count the replies of this namespace."""
+        if not self.path.exists():
+            return 0
         count = "SELECT count(*) FROM replies WHERE space = ?"
         return int(self._run(count, (self._space,))[0][0])
 

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import string
+from contextlib import suppress
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -281,7 +282,6 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
             "chapterlib is installed without a checkout, so there is no folder for "
             "new records: pass one, or set CHAPTERLIB_RESULTS."
         )
-    target.mkdir(parents=True, exist_ok=True)
     path = target / record.file_name
     payload = record.model_dump(mode="json")
     payload["digest"] = _digest(payload)
@@ -291,10 +291,16 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
     # Of its own name only when it is whole: a reader never meets half a record.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        target.mkdir(parents=True, exist_ok=True)
         draft.write_text(f"{text}\n", encoding="utf-8", newline="\n")
         draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path} can't be written ({error}): make room on its disk, or name "
+            "another folder with CHAPTERLIB_RESULTS."
+        ) from error
     return path
 
 

@@ -89,11 +89,11 @@ def run(
     source = loading.resolve(options["model"])
     folder = _run_folder(options, source.sha256, texts, targets)
     with ExitStack() as stack:
+        stack.enter_context(explained("training", folder))
         if is_main():
             stack.enter_context(_alone(folder))
         last = last_checkpoint(folder) if options["resume"] else None
         stack.enter_context(own_randomness(seed))
-        stack.enter_context(explained("training"))
         stack.enter_context(quiet())
         base = adapters.load_base(options, label_names, device, dtype)
         tokenizer, network = base

@@ -21,6 +21,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from safetensors import SafetensorError
 
 from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
@@ -82,33 +83,53 @@ def save(
     scores: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a classifier that `describe` describes; see `FinetunedClassifier.save`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    network = trained.network
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
-        draft = Path(scratch)
-        with quiet():
-            if known["adapter"]:
-                # The base is named, never located: that is this machine's affair.
-                for config in network.peft_config.values():
-                    config.base_model_name_or_path = known["base"]["name"]
-                network.save_pretrained(draft, save_embedding_layers=False)
-            else:
-                network.save_pretrained(draft)
-            trained.tokenizer.save_pretrained(draft)
-        files = digests(draft)
-        files.pop("README.md", None)  # which anyone may edit
-        known = {**known, "files": files}
-        (draft / "README.md").write_text(model_card(known, scores), encoding="utf-8")
-        text = json.dumps(known, indent=2, sort_keys=True, ensure_ascii=False)
-        (draft / FILE).write_text(text + "\n", encoding="utf-8")
-        # One saver at a time; without its description the folder holds nothing.
-        with FileLock(folder / ".lock"):
-            for name in (FILE, *_files_of(folder / FILE)):
-                (folder / name).unlink(missing_ok=True)
-            for name in (*files, "README.md", FILE):
-                (folder / name).parent.mkdir(exist_ok=True)
-                (draft / name).replace(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
+            _write(Path(scratch), trained, known, scores)
+            # One saver at a time; without its description the folder holds nothing.
+            with FileLock(folder / ".lock"):
+                _take_over(Path(scratch), folder)
+    except (OSError, SafetensorError) as error:
+        raise SavedModelError(
+            f"{folder} can't be written ({error}): make room on its disk, or name "
+            "another folder; what it held before is as it was"
+        ) from error
     return folder
+
+
+def _write(
+    draft: Path,
+    trained: loop.Trained,
+    known: Mapping[str, Any],
+    scores: Mapping[str, Any] | None,
+) -> None:
+    network = trained.network
+    with quiet():
+        if known["adapter"]:
+            # The base is named, never located: that is this machine's affair.
+            for config in network.peft_config.values():
+                config.base_model_name_or_path = known["base"]["name"]
+            network.save_pretrained(draft, save_embedding_layers=False)
+        else:
+            network.save_pretrained(draft)
+        trained.tokenizer.save_pretrained(draft)
+    files = digests(draft)
+    files.pop("README.md", None)  # which anyone may edit
+    known = {**known, "files": files}
+    (draft / "README.md").write_text(model_card(known, scores), encoding="utf-8")
+    text = json.dumps(known, indent=2, sort_keys=True, ensure_ascii=False)
+    (draft / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _take_over(draft: Path, folder: Path) -> None:
+    """Put the files of a draft in the place of those that were saved before."""
+    names = [*_files_of(draft / FILE), "README.md", FILE]
+    for name in (FILE, *_files_of(folder / FILE)):
+        (folder / name).unlink(missing_ok=True)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (draft / name).replace(folder / name)
 
 
 def _files_of(file: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -136,20 +137,25 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, folder: Path | None = None) -> Iterator[None]:
     """Turn a lack of memory or disk in the block into an error with its remedies."""
     try:
         yield
     except Exception as error:
         said = str(error).lower()
+        folder = folder or get_settings().cache
         words = ("not enough memory", "can't allocate memory")
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if known or any(w in said for w in words):
             raise TrainingError(MEMORY.format(what=what)) from error
         # The second is how torch.save tells it.
         if "no space left" in said or "inline_container" in said:
-            folder = get_settings().cache
             raise TrainingError(DISK.format(what=what, folder=folder)) from error
+        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise TrainingError(
+                f"{folder} can't be written while {what} ({error}): name another "
+                "folder with CHAPTERLIB_CACHE (or checkpoints)"
+            ) from error
         raise
 
 

@@ -119,9 +119,7 @@ def test_dotenv_as_editors_save_it(dotenv_in, encoding):
 
 def test_dotenv_in_another_encoding_is_named(dotenv_in):
     dotenv_in("CHAPTERLIB_MODEL=größer\n", "cp1252")
-    with pytest.raises(
-        SettingsError, match=r"\.env is not in UTF-8 .*byte 19\): save"
-    ):
+    with pytest.raises(SettingsError, match=r"\.env is not in UTF-8 .*byte 19\): save"):
         get_settings()
 
 

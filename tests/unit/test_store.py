@@ -104,4 +104,4 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "v.sqlite"
     path.write_bytes(b"not a database, but long enough to look like a file" * 30)
     with pytest.raises(StoreError, match=r"v\.sqlite.*delete it"):
-        VectorStore(path)
+        VectorStore(path).get(["a"], "k")

@@ -480,7 +480,7 @@ def test_a_text_that_cannot_be_sent_harms_no_other() -> None:
 
 class Broken(ReplyCache):
     def __init__(self, *, reads: bool) -> None:
-        super().__init__("nowhere")
+        super().__init__(__file__)  # which exists
         self.reads = reads
 
     def _run(self, statement: str, values: Any) -> list[Any]:
