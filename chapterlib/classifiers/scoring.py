@@ -175,7 +175,8 @@ class LabelScorer(ClassifierMixin, BaseEstimator):
         return np.asarray(log_softmax(np.stack(means, axis=1), axis=1))
 
     def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(loading.resolve(self.model).location)
+        source = loading.resolve(self.model)
+        return AutoTokenizer.from_pretrained(source.location, revision=source.revision)
 
     @property
     def _template(self) -> str:

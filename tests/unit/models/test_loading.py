@@ -105,8 +105,17 @@ def test_the_identity_follows_the_files(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "one")
     first = loading.resolve(folder)
     assert loading.resolve(str(folder)) == first
-    (folder / "generation_config.json").write_text("{}")
-    assert loading.resolve(folder).sha256 != first.sha256
+    # What lies beside the model does not belong to it.
+    for name in ("README.md", ".DS_Store", "optimizer.pt", "training_args.bin", "x.py"):
+        (folder / name).write_bytes(b"x")
+    (folder / "notes").mkdir()
+    assert loading.resolve(folder) == first
+    seen = {first.sha256}
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "vocab.txt"):
+        with (folder / name).open("ab") as stream:
+            stream.write(b" ")
+        seen.add(loading.resolve(folder).sha256)
+    assert len(seen) == 5
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
@@ -162,13 +171,18 @@ def test_a_hub_model_is_known_by_its_commit(
 ) -> None:
     config = AutoConfig.from_pretrained(tiny_llama)
 
-    def from_hub(name: str) -> object:
+    asked = []
+
+    def from_hub(name: str, revision: str) -> object:
         assert name == "someone/model"
+        asked.append(revision)
         return config
 
     monkeypatch.setattr(loading.AutoConfig, "from_pretrained", from_hub)
     assert re.fullmatch("[0-9a-f]{64}", loading.resolve("someone/model").sha256)
     config._commit_hash = "a" * 40
     assert loading.resolve("someone/model") == loading.ModelSource(
-        "someone/model", "someone/model", "a" * 40
+        "someone/model", "someone/model", "a" * 40, "a" * 40
     )
+    assert loading.resolve("someone/model@v1").location == "someone/model"
+    assert asked == ["main", "main", "v1"]

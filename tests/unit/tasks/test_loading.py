@@ -489,6 +489,16 @@ def test_files_of_the_hub_are_kept_only_where_their_rows_are_right(
     assert AG_NEWS.load("someone/news").num_rows == {"train": 4, "test": 4}
 
 
+def test_what_a_killed_download_left_goes_at_the_next_call(fake_hub, own_cache):
+    for name in ("part-someone--news", "scratch-0"):  # the second of version 0.1.0
+        left = own_cache / "datasets" / name
+        left.mkdir(parents=True)
+        (left / "test-9.csv").write_text("text,label\nhalf")
+    assert AG_NEWS.load("someone/news").num_rows == {"train": 4, "test": 4}
+    kept = [path.name for path in (own_cache / "datasets").iterdir()]
+    assert kept == ["someone--news"]
+
+
 def test_named_hub_id_that_fails_is_an_error_never_the_sample(
     fake_hub, own_cache, monkeypatch
 ):

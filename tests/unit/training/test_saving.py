@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny_llama import save_tiny_llama
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
+from chapterlib.models import embedded, loading
 from chapterlib.tasks.task import AG_NEWS, Task
 from chapterlib.training import saving
 from chapterlib.training.saving import SavedModelError, model_card
@@ -218,8 +220,48 @@ def test_a_reload_knows_its_base(
     monkeypatch.setenv("CHAPTERLIB_MODEL", str(tiny_llama))
     with pytest.raises(SavedModelError, match="but tiny-llama is"):
         FinetunedClassifier.load(tmp_path)
+    monkeypatch.setenv("CHAPTERLIB_MODEL", "embedded")
+    monkeypatch.setattr(embedded, "model_folder", None)  # it is not even fetched
+    with pytest.raises(SavedModelError, match="but SmolLM2-135M-Instruct is"):
+        FinetunedClassifier.load(tmp_path)
     monkeypatch.setenv("CHAPTERLIB_MODEL", str(folder))
+    (folder / "notes.txt").write_text("of no matter")
     assert FinetunedClassifier.load(tmp_path, dtype="float32").predict(TEXTS).shape
+
+
+def test_a_base_of_the_hub_is_taken_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(name: str) -> loading.ModelSource:
+        hub_id, commit = name.split("@")
+        return loading.ModelSource(hub_id, hub_id, commit, commit)
+
+    monkeypatch.setattr(loading, "resolve", resolve)
+    base = {"name": "a/b", "hub_id": "a/b", "sha256": "c" * 40, "revision": "c" * 40}
+    assert saving._base_of({"base": base}, None) == f"a/b@{'c' * 40}"
+
+
+def test_what_a_killed_save_left_goes_at_the_next(
+    fitted: FinetunedClassifier, tmp_path: Path
+) -> None:
+    (tmp_path / ".draft-0123").mkdir()
+    (tmp_path / ".draft-0123" / "half.safetensors").write_bytes(b"half")
+    fitted.save(tmp_path)
+    assert list(tmp_path.glob(".draft-*"))  # another process may be at it
+    os.utime(tmp_path / ".draft-0123", (0, 0))
+    fitted.save(tmp_path)
+    assert not list(tmp_path.glob(".draft-*"))
+
+
+def test_a_description_names_no_file_outside_its_folder(
+    fitted: FinetunedClassifier, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    file = fitted.save(tmp_path / "saved") / "chapterlib.json"
+    known = json.loads(file.read_text())
+    known["files"] |= {"../mine.txt": "0", str(tmp_path / "mine.txt"): "0"}
+    file.write_text(json.dumps(known))
+    FinetunedClassifier.load(tmp_path / "saved", model=folder)
+    fitted.save(tmp_path / "saved")
+    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_the_pad_token_of_the_training_is_kept(
@@ -246,7 +288,10 @@ def test_a_folder_that_is_not_whole_is_an_error(
     file.write_text(json.dumps({**known, "format": 99}))
     with pytest.raises(SavedModelError, match="is not of format 1"):
         FinetunedClassifier.load(tmp_path, model=folder)
-    for text in (file.read_text()[:100], "", "[]"):
+    file.write_text('{"format": 1}')
+    with pytest.raises(SavedModelError, match=r"chapterlib\.json lacks adapter, base"):
+        FinetunedClassifier.load(tmp_path, model=folder)
+    for text in (file.read_text()[:8], "", "[]"):
         file.write_text(text)
         with pytest.raises(SavedModelError, match=r"chapterlib\.json is"):
             FinetunedClassifier.load(tmp_path, model=folder)
