@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+import transformers
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
 from chapterlib.models import embedded, sizes
@@ -45,7 +45,7 @@ WARM = 32
 def timed() -> Iterator[dict[str, float]]:
     """Keep seconds, steps and peak of memory of each `Trainer.train` in the block."""
     found: dict[str, float] = {}
-    plain = Trainer.train
+    plain = transformers.Trainer.train
 
     def train(trainer: Any, *args: Any, **options: Any) -> Any:
         gc.collect()  # what an earlier model has left counts for none
@@ -60,7 +60,7 @@ def timed() -> Iterator[dict[str, float]]:
         found["peak"] = torch.cuda.max_memory_allocated()
         return done
 
-    with patch.object(Trainer, "train", train):
+    with patch.object(transformers.Trainer, "train", train):
         yield found
 
 
@@ -74,10 +74,14 @@ def write_model(shape: str, folder: Path) -> None:
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda"):
-            network = AutoModelForCausalLM.from_config(sizes.PRESETS[shape])
+            network = transformers.AutoModelForCausalLM.from_config(
+                sizes.PRESETS[shape]
+            )
     finally:
         torch.set_default_dtype(before)
-    AutoTokenizer.from_pretrained(embedded.model_folder()).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(embedded.model_folder()).save_pretrained(
+        folder
+    )
     network.save_pretrained(folder)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
 
 from chapterlib.classifiers.finetuned import FinetunedClassifier
 from chapterlib.metrics import evaluation
@@ -42,6 +41,8 @@ class Naive:
 
     def fit(self, texts: list[str], labels: list[int]) -> Naive:
         """Train adapters on every layer, batch after batch as it comes."""
+        from peft import LoraConfig, TaskType, get_peft_model
+
         self.tokenizer, network = loading.load(
             "classify",
             self.model,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import html
 import math
 import os
 import re
 import shutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -85,16 +87,28 @@ def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
                     "Name the files train and test, as in train-00000.parquet."
                 )
             return DatasetDict({split: ds[split] for split in HUB_ROWS})
-    warnings.warn(
-        f"THIS IS THE SHIPPED SAMPLE, NOT AG NEWS. {reason} The numbers that follow "
-        "describe a few hundred invented items. For the real rows connect to the "
-        f"internet, or download the Hub dataset {HUB_ID} elsewhere and set "
-        "CHAPTERLIB_AG_NEWS to its folder.",
-        UserWarning,
-        stacklevel=3,
-    )
+    _tell_of_the_sample(reason)
     form = form._replace(name="chapterlib sample")
     return _checked(read(SAMPLE), str(SAMPLE), form, "sample")
+
+
+def _tell_of_the_sample(reason: str) -> None:
+    """Warn in a terminal; in a notebook show a box, which no one takes for an error."""
+    head = "THIS IS THE SHIPPED SAMPLE, NOT AG NEWS."
+    rest = (
+        f"{reason} The numbers that follow describe a few hundred invented items. For "
+        "the real rows connect to the internet, or download the Hub dataset "
+        f"{HUB_ID} elsewhere and set CHAPTERLIB_AG_NEWS to its folder."
+    )
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        warnings.warn(f"{head} {rest}", UserWarning, stacklevel=4)
+        return
+    from IPython.display import HTML, display
+
+    box = "border: 3px solid #b00020; padding: 0.5em 1em; background: #fff3f3"
+    words = f"<b>{head}</b> {html.escape(rest)}"
+    display(HTML(f'<div style="{box}; color: #600010">{words}</div>'))
 
 
 def _called(source: Source | None) -> str:

@@ -137,20 +137,12 @@ class DataInfo:
         known = {
             "folder": f"{escape(self.name)} from local files",
             "hub": f"{escape(self.name)} from the Hugging Face Hub",
-            "sample": "the sample shipped with chapterlib",
+            "sample": "the sample shipped with chapterlib, not AG News",
         }
-        line = (
-            f"Data: <b>{known.get(self.origin, 'rows of unknown origin')}</b>; rows: "
-            f"{rows}; fingerprint <code>{self.fingerprint}</code>"
-        )
-        if not self.is_sample:
-            return f"<p>{line}</p>"
+        name = known.get(self.origin, "rows of unknown origin")
         return (
-            '<div style="border: 3px solid #b00020; padding: 0.5em 1em; '
-            'background: #fff3f3; color: #600010">'
-            "<p><b>These numbers are the sample's, not AG News'.</b> Neither a folder "
-            "with AG News nor the Hub was used, so the rows below are a few hundred "
-            f"invented items that only keep the code running.</p><p>{line}</p></div>"
+            f"<p>Data: <b>{name}</b>; rows: {rows}; fingerprint "
+            f"<code>{self.fingerprint}</code></p>"
         )
 
 

@@ -20,6 +20,7 @@ from chapterlib.reporting import records
 from chapterlib.tasks import sampling
 from chapterlib.tasks.task import Task
 
+PROJECT = Path(__file__).parents[2]
 COMMANDS = ("model", "train", "measure", "records", "figure", "rows")
 
 
@@ -242,3 +243,43 @@ def test_the_sample_s_rows_are_listed_nowhere(
     monkeypatch.setenv("CHAPTERLIB_AG_NEWS", "sample")
     assert "set CHAPTERLIB_AG_NEWS" in ends(capsys, "rows")
     assert chapterlib.__main__.PACKAGE.name == "chapterlib"
+
+
+LADDER = """
+import sys
+from chapterlib import (
+    AG_NEWS, FinetunedClassifier, LabelScorer, NeighborVote, ProbeClassifier, metrics
+)
+texts = [f"{w} on day {i}" for i in range(4) for w in ("a team wins", "shares fall")]
+labels = [1, 2] * 4
+options = {"model": sys.argv[1], "progress": False}
+scorer = LabelScorer(verbalizers=("team", "a", "of", "match"), **options)
+for model in (scorer, NeighborVote(scorer, k=2), ProbeClassifier(**options)):
+    model.fit(texts, labels).predict_proba(texts)
+for method in ("full", "head", "lora", "qlora"):
+    model = FinetunedClassifier(method, epochs=1, validation=0.25, **options)
+    model.fit(texts, labels).save(sys.argv[2] + method)
+    again = FinetunedClassifier.load(sys.argv[2] + method, model=sys.argv[1])
+    again.set_params(progress=False).predict(texts)
+    if method.endswith("lora"):
+        again.merge(sys.argv[2] + "merged")
+metrics.evaluate(labels, labels, AG_NEWS.label_names)
+metrics.load_accuracy().compute(references=labels, predictions=labels)
+"""
+
+
+@pytest.mark.slow
+def test_the_ladder_prints_nothing_that_it_was_not_asked_for(tiny_llama, tmp_path):
+    child = [sys.executable, "-c", LADDER, str(tiny_llama), str(tmp_path / "saved-")]
+    done = subprocess.run(child, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script", sorted((PROJECT / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_no_benchmark_starts_with_a_library_s_log(script):
+    child = [sys.executable, str(script), "--help"]
+    done = subprocess.run(child, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import threading
+from types import SimpleNamespace
 
 import huggingface_hub
+import IPython.display
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -520,9 +522,23 @@ def test_without_hub_the_sample_comes_under_a_loud_warning(own_cache):
     assert seen[0].filename == __file__
     assert info.is_sample
     assert (info.origin, info.name) == ("sample", "chapterlib sample")
-    assert "the sample's, not AG News'" in info._repr_html_()
+    assert "the sample shipped with chapterlib, not AG News" in info._repr_html_()
     with pytest.warns(UserWarning, match="asked for by name"):
         assert describe(AG_NEWS.load(loading.SAMPLE)).is_sample
+
+
+@pytest.mark.filterwarnings("error")
+def test_in_a_notebook_the_sample_comes_with_a_box_instead(own_cache, monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=1))
+    monkeypatch.setattr(IPython.display, "display", lambda box: shown.append(box.data))
+    AG_NEWS.load()
+    assert len(shown) == 1
+    assert "NOT AG NEWS" in shown[0]
+    assert "HF_HUB_OFFLINE is set" in shown[0]
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
+    with pytest.raises(UserWarning):
+        AG_NEWS.load()
 
 
 @pytest.fixture
