@@ -10,7 +10,6 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from enum import Enum
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -32,12 +31,12 @@ from chapterlib.prompting.prompts import (
     check_count,
     results_schema as results_schema,
 )
+from chapterlib.prompting.thoughts import DECODER, WORDS, Pairs, without_thoughts
 from chapterlib.tasks.task import AG_NEWS, Task, normalized
 
 # A reply has a few thousand characters: these only keep floods from taking long.
-MAX_LENGTH = 100_000  # characters that are read, the last ones
 MAX_FAILED = 1_000_000  # characters read in vain, 500 more for each attempt
-MAX_REPAIR = 50_000  # characters of damaged objects, 50 more for each
+MAX_REPAIR = 20_000  # characters of damaged objects, 50 more for each
 MAX_KEYS = 300  # of a damaged object
 MAX_DEPTH = 40  # of nesting
 
@@ -55,18 +54,6 @@ REFUSAL = re.compile(
     r"|\bas an ai\b|\bsorry, (?:but )?i\b|\bi apologi[sz]e\b",
     re.I,
 )
-WORDS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|cot)"
-# Tags as <think>, [/THINK], <|END_THINKING|>, ◁think▷; the channels of gpt-oss and
-# Gemma; and "analysis… assistantfinal", which is left of them where marks are dropped.
-THOUGHTS = re.compile(
-    rf"""[<\[({{◁【]\s*(?:\|\s*)?(?P<end>/|end[ _]?(?:of[ _]?)?)?
-    (?:(?:begin|start)[ _]?(?:of[ _]?)?|\w{{1,12}}:)?{WORDS}
-    (?P<more>[\s_=-][^<>\[\](){{}}\n]{{0,80}})?\|?\s*(?:/\s*)?[>\])}}▷】]
-    |<\|channel\|?>\s*(?P<channel>\w+)|(?P<last><channel\|>|assistantfinal)
-    |\Aanalysis(?=[A-Z])""",
-    re.IGNORECASE | re.VERBOSE,
-)
-FENCE = re.compile(r"\A```\w*")
 # A bracket in prose is taken for JSON only if what follows could be.
 BRACKET = re.compile(
     r"""[\]}]
@@ -76,16 +63,12 @@ BRACKET = re.compile(
 )
 # An object of scalars and lists of them, to its end: what is cut off is none.
 INNERMOST = re.compile(r"\{[^{}\[\]]*(?:\[[^{}\[\]]*\][^{}\[\]]*)*\}")
+COMMENT = re.compile(
+    r"""(?P<string>"(?:[^"\\]|\\.)*")|//[^\n]*|\#(?!\d)[^\n]*|/\*.*?(?:\*/|\Z)""",
+    re.DOTALL,
+)
 JOINT = re.compile(r"[\s,;\[\]{}]*")  # between two values of one list
 SAID = 60  # characters of what was said that an answer keeps
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object as written, a doubled key twice."""
-
-
-# Line ends in strings are forbidden, but harmless.
-DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
 
 
 class Answer(BaseModel):
@@ -173,26 +156,6 @@ def _shift(numbers: list[int], n: int) -> int | None:
     return 1 if numbers[0] == 0 and follows else None
 
 
-def without_thoughts(text: str) -> str:
-    """Return what follows the last end of thoughts, up to a begin that stays open.
-
-    What is JSON as a whole holds no thoughts. Of long texts the last characters.
-    """
-    text = text.strip()
-    with suppress(ValueError, RecursionError):
-        DECODER.decode(FENCE.sub("", text.removesuffix("```"))[-MAX_LENGTH:])
-        return text
-    start, end = 0, len(text)
-    for mark in THOUGHTS.finditer(text):
-        if (mark["more"] and mark[0][0] != "<") or mark[0][:-1].rstrip().endswith("/"):
-            continue  # a bracket in prose, or a tag around nothing
-        if mark["end"] or mark["last"] or (mark["channel"] or "").lower() == "final":
-            start, end = mark.end(), len(text)
-        else:
-            end = min(end, mark.start())
-    return text[start:end][-MAX_LENGTH:]
-
-
 def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
     """Yield the JSON values of each place, or damaged list, and what was mended."""
     group: list[tuple[Any, str | None]] = []
@@ -228,6 +191,7 @@ def _groups(text: str) -> Iterator[list[tuple[Any, str | None]]]:
 
 def _repaired(text: str) -> Any:
     """Mend one object; None where that would mean to choose between two values."""
+    text = COMMENT.sub(lambda found: found["string"] or " ", text)
     try:
         value = json_repair.loads(text, skip_json_loads=True, strict=True)
     except Exception:  # whatever goes wrong in a repair, there is no value
@@ -241,7 +205,7 @@ def _repaired(text: str) -> Any:
         )
     ):
         return None
-    return _Pairs(value.items())
+    return Pairs(value.items())
 
 
 def _entries(
@@ -250,7 +214,7 @@ def _entries(
     """Yield number (None: not given) and label of each entry."""
     if depth == 0:
         return
-    if not isinstance(value, _Pairs):
+    if not isinstance(value, Pairs):
         for item in value if isinstance(value, list) else ():
             yield from _entries(item, task, depth - 1)
         return
@@ -269,7 +233,7 @@ def _entries(
         if re.fullmatch(WORDS, key):
             continue
         number = _number(key, task)
-        if number is not None and not isinstance(item, _Pairs):
+        if number is not None and not isinstance(item, Pairs):
             yield from _each(number, item)
             continue
         for inner, label in _entries(item, task, depth - 1):
@@ -278,7 +242,7 @@ def _entries(
 
 def _each(number: int | None, label: Any) -> Iterator[tuple[int | None, Any]]:
     """Take a list of labels for several labels."""
-    several = isinstance(label, list) and not isinstance(label, _Pairs)
+    several = isinstance(label, list) and not isinstance(label, Pairs)
     for item in label if several else [label]:
         yield number, item
 
@@ -321,7 +285,7 @@ def _answer(article: int, labels: list[Any], task: Task) -> Answer:
 
 def shortened(label: Any) -> str:
     """Write what was said as one line of at most 60 characters."""
-    if isinstance(label, _Pairs):
+    if isinstance(label, Pairs):
         label = dict(label)
     text = label if isinstance(label, str) else json.dumps(label)
     text = " ".join(text[: 4 * SAID].split())

@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_loses_no_vector_and_no_reply(
 ) -> None:
     probe = ProbeClassifier(model=tiny_llama, progress=False, cache=False)
     expected = probe.fit(TEXTS, LABELS).predict_proba(TEXTS)
-    fill(disk, leave=8_000)
+    fill(disk)
     with FaultServer(lambda text: "World") as server:
         llm = chat_model("openai", "m", base_url=server.base_url, api_key="k")
         with pytest.warns(RuntimeWarning, match=rf"{disk}.*{NAMED}"):

@@ -28,6 +28,7 @@ from chapterlib.prompting.parsers import (
     results_schema,
 )
 from chapterlib.prompting.prompts import zero_shot
+from chapterlib.prompting.thoughts import MAX_LENGTH
 from chapterlib.tasks.task import AG_NEWS, Label, Task, normalized
 
 LABELS, label_to_id = AG_NEWS.said, AG_NEWS.parse
@@ -297,15 +298,15 @@ def test_whatever_a_repair_raises_is_no_value(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_end_of_a_flood_is_what_counts() -> None:
-    assert ids("x" * 2 * parsers.MAX_LENGTH + ENTRY, 1) == [0]
-    assert ids(ENTRY + "x" * parsers.MAX_LENGTH, 1) == ["missing"]
+    assert ids("x" * 2 * MAX_LENGTH + ENTRY, 1) == [0]
+    assert ids(ENTRY + "x" * MAX_LENGTH, 1) == ["missing"]
 
 
 FLOODS = [
     "[", "{", '{"a":', '{"a":[', '"', '[["', '[" ', "{'", "}", "[{", "{a:", "[1",
     '[{"a":b},', "{ ,", '{"article": 1 "label": "World"} ', "<think>", "</think>{",
     "{“", "[,", '{"a": (', "\\", '{"\\', "[/*", " ", '{"a":"\\"', "[[1],", "{a:[",
-    "<think ", "[ ", "```\n",
+    "<think ", "[ ", "```\n", "```thinking ", "<details><summary>", "<a_", "<summary>",
 ]  # fmt: skip
 
 
@@ -330,7 +331,7 @@ def test_a_damaged_object_of_countless_keys_is_not_mended() -> None:
 @pytest.mark.parametrize("piece", [*FLOODS, "9" * 5_000])
 def test_a_flood_is_read_in_linear_time(piece: str) -> None:
     # Where time grew with the square of the length, one of these took half a minute.
-    text = f'{{"a": {piece * (parsers.MAX_LENGTH // len(piece))}'
+    text = f'{{"a": {piece * (MAX_LENGTH // len(piece))}'
     assert len(read_answers(text, 2)) == len(read_answers(text + ENTRY, 2)) == 2
 
 
@@ -496,7 +497,25 @@ MARKS = [
         "<|end|><|start|>assistant<|channel|>final<|message|>",
     ),
     ("analysisWe see: ", "assistantfinal"),
+    ("<inner_thoughts>", "</inner_thoughts>"),
+    ("<antThinking>", "</antThinking>"),
+    ("<chain-of-thought>", "</chain-of-thought>"),
+    ("< think >", "</ think >"),
+    ("<｜begin▁of▁thinking｜>", "<｜end▁of▁thinking｜>"),
+    ("<unused94>thought\n", "<unused95>"),
+    ("<draft>", "</draft>"),
+    ("```thinking\n", "\n```"),
+    ("<details>\n<summary>My reasoning</summary>", "</details>"),
+    ("Thinking...\n", "...done thinking.\n"),
 ]
+
+
+@pytest.mark.parametrize("mark", ["// {}\n", "# {}\n", "/* {} */"])
+@pytest.mark.parametrize("behind", ["[", '"article": 1,', '"World"', '"World"},', ":"])
+def test_a_comment_may_quote_what_it_is_about(mark: str, behind: str) -> None:
+    text = '[{"article": 1, "label": "World"},\n{"article": 2, "label": "Sports"}]'
+    said = mark.format('not "label": "Business", "article": 2')
+    assert ids(text.replace(behind, f"{behind} {said}", 1)) == [0, 1]
 
 
 @settings(deadline=None, max_examples=150)
@@ -518,6 +537,8 @@ def test_a_label_that_stands_in_thoughts_alone_is_none(
         "```json\n" + FINAL.replace("}", ', "why": "</think>"}') + "\n```",
         f"My answer (analysis below): {FINAL}",
         f"<think/>{FINAL}",
+        f"[rethinking it] {FINAL}",
+        f"```json\n{FINAL}\n```\nThese are my thoughts.",
         f'{{"thoughts": {DRAFT}, "results": {FINAL}}}',
     ],
 )
