@@ -5,6 +5,7 @@ from .calibration import (
     top_label as top_label,
 )
 from .evaluation import (
+    ACCURACY as ACCURACY,
     NO_ANSWER as NO_ANSWER,
     Evaluation as Evaluation,
     Interval as Interval,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What `predict` gives where a method has no answer; it counts as wrong.
 NO_ANSWER = -1
+# The package's module of accuracy, for `evaluate.load`; on the Hub it is "accuracy".
+ACCURACY = str(data_file("accuracy"))
 SHOWN: Any = {"float_format": "{:.3f}".format, "na_rep": "–", "index_names": False}
 
 
@@ -279,7 +281,7 @@ def load_accuracy() -> EvaluationModule:
     import evaluate as hf_evaluate
 
     try:
-        return hf_evaluate.load(str(data_file("accuracy")), keep_in_memory=True)
+        return hf_evaluate.load(ACCURACY, keep_in_memory=True)
     except OSError as error:
         raise OSError(
             f"`evaluate` can't keep its module ({error}): name a folder that can be "

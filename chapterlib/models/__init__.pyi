@@ -21,6 +21,7 @@ from .loading import (
 )
 from .quantization import (
     QuantizationError as QuantizationError,
+    keep_layout as keep_layout,
     quantization_config as quantization_config,
     weight_bytes as weight_bytes,
 )

@@ -14,6 +14,7 @@ from .records import (
     decode_predictions as decode_predictions,
     encode_predictions as encode_predictions,
     read as read,
+    results_folder as results_folder,
     write as write,
 )
 from .tables import (

@@ -36,7 +36,11 @@ from pydantic import (
 from chapterlib.metrics import evaluation
 from chapterlib.metrics.evaluation import NO_ANSWER, Evaluation, evaluate
 from chapterlib.reporting.machine import code_digest, hardware
-from chapterlib.settings import results_folder, shipped_folder, versions
+from chapterlib.settings import (
+    results_folder as results_folder,
+    shipped_folder,
+    versions,
+)
 from chapterlib.tasks.sampling import DataInfo, fingerprint
 
 SCHEMA_VERSION: Literal[1] = 1

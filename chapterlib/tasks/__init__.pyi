@@ -4,6 +4,7 @@ from .audits import (
 )
 from .loading import (
     DataError as DataError,
+    ag_news_source as ag_news_source,
 )
 from .sampling import (
     DataInfo as DataInfo,

@@ -92,6 +92,18 @@ def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
     return _checked(read(SAMPLE), str(SAMPLE), form, "sample")
 
 
+def ag_news_source() -> str:
+    """Name what `datasets.load_dataset` reads AG News from here.
+
+    The setting's folder or Hub id; else the Hub's dataset, if the Hub can be reached;
+    else the folder of the sample.
+    """
+    named = get_settings().ag_news
+    if _is_sample(named) or (named is None and unreachable()):
+        return str(SAMPLE)
+    return named or HUB_ID
+
+
 def _tell_of_the_sample(reason: str) -> None:
     """Warn in a terminal; in a notebook show a box, which no one takes for an error."""
     head = "THIS IS THE SHIPPED SAMPLE, NOT AG NEWS."

@@ -89,7 +89,10 @@ class EpochOrder(Sampler[int]):
         """Give the rows' numbers in the order of this epoch."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        if self.by_length:
+        if not self.by_length:  # as the trainer of transformers orders its rows
+            plain = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(self.lengths), generator=plain).numpy()
+        else:
             size = self.batch_size * GROUP
             batches, rest = [], []
             for start in range(0, len(order), size):
