@@ -98,7 +98,7 @@ def layer_curve(
         ax.plot([x], [y], "o", ms=13, mfc="none", mec=style.color)
         ends.append((float(some["accuracy"].iloc[-1]), str(pooling), style.color))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _accuracy_axis(ax)
+    _accuracy_axis(ax, "accuracy (cross-validation, training rows)")
     ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
     label_ends(ax, ends)
     return ax
@@ -158,9 +158,9 @@ def _line(ax: Axes, rows: pd.DataFrame, x: str, style: Style, **how: Any) -> Non
             ax.vlines(rows[x], low, high, color=color, alpha=0.35, lw=5)
 
 
-def _accuracy_axis(ax: Axes) -> None:
+def _accuracy_axis(ax: Axes, label: str = "accuracy (share of test rows)") -> None:
     ax.grid(axis="y")
-    ax.set_ylabel("accuracy (share of test rows)")
+    ax.set_ylabel(label)
     # An accuracy above 1 is not there to be drawn.
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.0))
 
