@@ -26,7 +26,6 @@ from .styles import (
     OKABE_ITO as OKABE_ITO,
     class_style as class_style,
     method_style as method_style,
-    placeholder as placeholder,
     style as style,
     use_style as use_style,
 )

@@ -5,7 +5,6 @@ The style is applied while a figure is drawn, and nowhere else.
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -338,17 +337,3 @@ def _overlap(
     low = np.maximum(boxes[:, None, :2], others[:, :2])
     high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     return np.maximum(high - low, 0).prod(axis=2)
-
-
-@styled
-def placeholder(
-    reason: str, *, ax: Axes | None = None, title: str = "Left out here"
-) -> Axes:
-    """Say in a figure why there is none, and what to do about it."""
-    if not reason.strip():
-        raise ValueError("reason is empty: say why there is nothing to draw.")
-    ax = new_axes(ax, title, size=(6.2, 1.4))
-    ax.set_axis_off()
-    text = textwrap.fill(reason, 70)
-    ax.text(0, 0.9, text, transform=ax.transAxes, va="top", color="#222222")
-    return ax

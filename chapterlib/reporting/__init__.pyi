@@ -15,6 +15,7 @@ from .records import (
     encode_predictions as encode_predictions,
     read as read,
     results_folder as results_folder,
+    true_labels as true_labels,
     write as write,
 )
 from .tables import (

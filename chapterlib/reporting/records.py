@@ -47,6 +47,7 @@ SCHEMA_VERSION: Literal[1] = 1
 # A class id's digit is its place here. Only what JSON would have to escape is left out.
 DIGITS = string.digits + string.ascii_lowercase + string.ascii_uppercase
 DIGITS += "".join(c for c in string.punctuation if c not in '."\\')
+LABELS = "labels.json"  # true labels by the fingerprint of the rows, as digits
 AGAIN = "measure it again with `make results`"
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -193,12 +194,13 @@ class RunRecord(_Frozen):
         text = encode_predictions(y_pred)
         return cls(metrics=Scores.of(found), predictions=text, **fields)
 
-    def recompute(self, y_true: ArrayLike) -> Evaluation:
+    def recompute(self, y_true: ArrayLike | None = None) -> Evaluation:
         """Evaluate the stored predictions anew on the test rows' labels [n_test].
 
-        RecordError if the stored metrics are not those of the stored predictions.
+        By default `true_labels`. RecordError if they give other metrics than stored.
         """
         ids = decode_predictions(self.predictions)
+        y_true = true_labels(self) if y_true is None else y_true
         found = evaluate(y_true, ids, self.data.label_names, level=self.metrics.level)
         stored = self.metrics.model_dump()
         differ = [
@@ -311,14 +313,9 @@ def write(record: RunRecord, folder: str | Path | None = None) -> Path:
 def read(
     folder: str | Path | None = None, *, data: str | None = None
 ) -> list[RunRecord]:
-    """Read every record of a folder, in the order of file names.
+    """Read every record of a folder, by default `results_folder()`, by file name.
 
-    Parameters
-    ----------
-    folder : path, optional
-        `results_folder()` by default.
-    data : str, optional
-        Only records measured on this data, say "AG News"; all by default.
+    `data` keeps those that were measured on it, say "AG News".
 
     Raises
     ------
@@ -341,6 +338,21 @@ def read(
     if problems:
         raise RecordError("\n".join(problems))
     return [record for record in found if data in (None, record.data.name)]
+
+
+def true_labels(record: RunRecord) -> NDArray[np.int64]:
+    """Class ids [n_test] of a record's test rows; digits that lie with the records.
+
+    RecordError if those of its rows are not there.
+    """
+    for folder in (results_folder(), shipped_folder()):
+        with suppress(OSError, KeyError):
+            known = json.loads((folder / "rows" / LABELS).read_text(encoding="utf-8"))
+            return decode_predictions(known[record.data.test_fingerprint])
+    raise RecordError(
+        f"{record.file_name}: the labels of its test rows are not in rows/{LABELS}: "
+        "hand them over, or write the file with `python -m chapterlib rows`."
+    )
 
 
 def _digest(payload: dict[str, Any]) -> str:

@@ -75,3 +75,8 @@ def test_all_records_are_on_the_book_s_rows() -> None:
         per_class = BY_SLUG[record.method].test_per_class
         expected = per_class * len(AG_NEWS.labels) if per_class else TEST_ROWS
         assert record.data.n_test == expected
+
+
+def test_anyone_can_compute_every_record_s_figures_anew() -> None:
+    for record in COMMITTED:
+        assert record.recompute().accuracy == record.metrics.accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -232,7 +233,10 @@ def test_the_rows_are_listed_beside_the_records(
     monkeypatch.setenv("CHAPTERLIB_RESULTS", str(tmp_path))
     main(["rows"])
     path = tmp_path / "rows" / "ag-news.json"
-    assert capsys.readouterr().out == f"{path}\n"
+    labels = path.with_name("labels.json")
+    assert capsys.readouterr().out == f"{path}\n{labels}\n"
+    (digits,) = json.loads(labels.read_text()).values()
+    assert digits == "".join(map(str, tiny_news["test"]["label"]))
     rows = sampling.book_rows(tiny_news)
     assert rows["test"]["text"][:] == tiny_news["test"]["text"][:]
 

@@ -19,14 +19,11 @@ from chapterlib.plots.styles import (
     label_points,
     method_style,
     new_axes,
-    placeholder,
     short_names,
     spread,
     style,
     use_style,
 )
-
-from .checks import written
 
 
 def test_importing_changes_no_setting():
@@ -113,11 +110,3 @@ def test_methods_are_named_shortly_where_no_other_shares_the_name():
 
 
 # ---- where there is no figure ----
-
-
-def test_a_placeholder_says_why_there_is_no_figure():
-    ax = placeholder("The labels of the test rows are needed.", title="Left out")
-    assert written(ax) == ["The labels of the test rows are needed."]
-    assert ax.get_title() == "Left out"
-    with pytest.raises(ValueError, match="reason is empty"):
-        placeholder("  ")

@@ -77,6 +77,18 @@ def test_a_record_without_any_answer():
     assert record.recompute(Y_TRUE).answered == 0
 
 
+def test_labels_that_lie_with_the_records_check_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHAPTERLIB_RESULTS", str(tmp_path))
+    record = make()
+    with pytest.raises(records.RecordError, match=r"labels\.json: hand them over"):
+        record.recompute()
+    (tmp_path / "rows").mkdir()
+    digits = {record.data.test_fingerprint: "".join(map(str, Y_TRUE))}
+    (tmp_path / "rows" / "labels.json").write_text(json.dumps(digits))
+    assert records.true_labels(record).tolist() == list(Y_TRUE)
+    assert record.recompute().accuracy == record.metrics.accuracy
+
+
 def test_other_labels_do_not_recompute():
     with pytest.raises(records.RecordError, match=r"accuracy .stored 0.75.*fedcba98"):
         make().recompute([1] * 8)
