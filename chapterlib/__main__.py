@@ -191,7 +191,7 @@ def _rows(options: argparse.Namespace) -> None:
     print(path)
     # What makes every record of these rows checkable by anyone: labels, no texts.
     known, per_class = {}, len(AG_NEWS.labels)
-    for n in {len(ds["test"]), *(r.data.n_test for r in records.read())}:
+    for n in {len(ds["test"]), *(r.data.n_test for r in records.read(data="AG News"))}:
         whole = n >= len(ds["test"])
         rows = ds["test"] if whole else balanced_sample(ds["test"], n // per_class)
         known[fingerprint(rows)] = records.encode_predictions(rows["label"][:])

@@ -70,7 +70,12 @@ class VectorStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._run(TABLE)
             self._run("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", values)
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, StoreError) as error:
+            # Damaged is another matter than full, locked or read-only.
+            if not isinstance(
+                error.__cause__ or error, (OSError, sqlite3.OperationalError)
+            ):
+                raise
             self.writable = False
             warnings.warn(
                 f"{self.path.parent} can't be written ({error}), so that what is "
@@ -108,11 +113,9 @@ class VectorStore:
                     database.executemany(statement, values)
                     return []
                 return database.execute(statement, values[0]).fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if "no such table" in str(error):  # of a file that was just made
                 return []
-            raise
-        except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"the store {self.path} can't be used ({error}): if it is damaged, "
                 "delete it, and it is computed anew"

@@ -8,15 +8,17 @@ from contextlib import suppress
 from typing import Any
 
 MAX_LENGTH = 100_000  # characters of a reply that are read, the last ones
+# These tell of thoughts in tags alone: "(draft)" stands in prose too.
+RARE = r"(?:monologue|deliberations?|plan(?:ning)?|brainstorm(?:ing)?|draft|rationale)"
 WORDS = (
-    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflections?|scratch_?pad|cot"
-    r"|monologue|deliberations?|plan(?:ning)?|brainstorm(?:ing)?|draft|rationale)"
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflections?|scratch_?pad|cot)"
 )
 # Tags as <think>, <inner_thoughts>, [/THINK], <|END_THINKING|>, ◁think▷; the channels
 # of gpt-oss and Gemma; and "analysis… assistantfinal", left of them without marks.
 MARKS = re.compile(
     rf"""[<\[({{◁【]\s*(?:[|｜]\s*)?(?P<end>/\s*|end[ _▁]?(?:of[ _▁]?)?)?
-    (?:(?:begin|start)[ _▁]?(?:of[ _▁]?)?)?(?P<before>[\w.:-]{{0,30}}?){WORDS}
+    (?:(?:begin|start)[ _▁]?(?:of[ _▁]?)?)?(?P<before>[\w.:-]{{0,30}}?)
+    (?:{WORDS}|(?P<rare>{RARE}))
     (?P<more>[\s_=:-][^<>\[\](){{}}\n]{{0,80}})?[|｜]?\s*(?:/\s*)?[>\])}}▷】]
     |<\|channel\|?>\s*(?P<channel>\w+)|<unused94>|\Aanalysis(?=[A-Z])
     |(?P<last><channel\|>|assistantfinal|<unused95>)""",
@@ -24,7 +26,7 @@ MARKS = re.compile(
 )
 # What is folded away, as a whole.
 FOLDED = re.compile(
-    rf"""```\s*{WORDS}\b.*?(?:```|\Z)
+    rf"""```[ \t]*{WORDS}\b.*?(?:```|\Z)
     |<details>\s*<summary>[^<]{{0,80}}\b{WORDS}\b[^<]{{0,80}}</summary>.*?(?:</details>|\Z)
     |\AThinking\.{{3}}.*?(?:done\ thinking\.|\Z)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
@@ -52,7 +54,7 @@ def without_thoughts(text: str) -> str:
     text = FOLDED.sub(" ", text)
     start, end = 0, len(text)
     for mark in MARKS.finditer(text):
-        longer = (mark["before"] or mark["more"] or "").strip()
+        longer = (mark["before"] or mark["more"] or mark["rare"] or "").strip()
         if (longer and mark[0][0] != "<") or mark[0][:-1].rstrip().endswith("/"):
             continue  # a bracket in prose, or a tag around nothing
         if mark["end"] or mark["last"] or (mark["channel"] or "").lower() == "final":

@@ -93,15 +93,23 @@ def load_ag_news(source: Source | None, form: Form) -> DatasetDict:
 
 
 def ag_news_source() -> str:
-    """Name what `datasets.load_dataset` reads AG News from here.
+    """Name what `datasets.load_dataset` reads the rows of `AG_NEWS.load()` from.
 
-    The setting's folder or Hub id; else the Hub's dataset, if the Hub can be reached;
-    else the folder of the sample.
+    The setting's folder or Hub id; else what was fetched from the Hub before, or the
+    Hub's dataset, if the Hub can be reached; else the folder of the sample.
     """
-    named = get_settings().ag_news
-    if _is_sample(named) or (named is None and unreachable()):
+    settings = get_settings()
+    if _is_sample(settings.ag_news):
         return str(SAMPLE)
-    return named or HUB_ID
+    if settings.ag_news is not None:
+        path = Path(settings.ag_news).expanduser()
+        return str(path) if path.exists() else settings.ag_news
+    kept = _kept(HUB_ID)
+    return str(kept) if kept.is_dir() else str(SAMPLE) if unreachable() else HUB_ID
+
+
+def _kept(repo_id: str) -> Path:
+    return get_settings().cache / "datasets" / repo_id.replace("/", "--")
 
 
 def _tell_of_the_sample(reason: str) -> None:
@@ -262,7 +270,7 @@ def _is_hub_id(named: Source) -> bool:
 def _hub_folder(repo_id: str) -> Iterator[Path]:
     """Give the files of a Hub dataset; they are kept where reading them succeeds."""
     settings = get_settings()
-    kept = settings.cache / "datasets" / repo_id.replace("/", "--")
+    kept = _kept(repo_id)
     if kept.is_dir():
         yield kept
         return

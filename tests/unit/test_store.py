@@ -100,6 +100,15 @@ def test_a_kill_loses_no_call_that_returned(tmp_path: Path) -> None:
     assert set(later) <= {0, 20}  # a call is there whole or not at all
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v.sqlite").mkdir()  # a folder can't be opened as a database
+    store = VectorStore(tmp_path / "v.sqlite")
+    with pytest.raises(StoreError, match=r"v\.sqlite can't be used"):
+        store.get(["a"], "k")
+    with pytest.warns(RuntimeWarning, match="can't be written.*CHAPTERLIB_CACHE"):
+        store.put([("a", "k", _vector(1))])
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "v.sqlite"
     path.write_bytes(b"not a database, but long enough to look like a file" * 30)

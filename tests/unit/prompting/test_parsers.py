@@ -538,6 +538,8 @@ def test_a_label_that_stands_in_thoughts_alone_is_none(
         f"My answer (analysis below): {FINAL}",
         f"<think/>{FINAL}",
         f"[rethinking it] {FINAL}",
+        f"My answers (draft): {FINAL}",
+        f"```\nsome code\n```\nAnalysis done. {FINAL}",
         f"```json\n{FINAL}\n```\nThese are my thoughts.",
         f'{{"thoughts": {DRAFT}, "results": {FINAL}}}',
     ],

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -242,7 +243,7 @@ def csv(tmp_path):
     """Write a CSV file and give its path."""
 
     def written(content, name="rows.csv", encoding="utf-8"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(content.encode(encoding))
         return tmp_path / name
 
@@ -373,6 +374,12 @@ def test_a_file_that_is_in_a_split_by_accident_is_named(tmp_path, csv, other):
     with pytest.raises(DataError, match=f"'test' would be .*{other}.* Move away"):
         MOOD.load(tmp_path)
     accident.unlink()
+    csv(lines, f"elsewhere/data/{other}")
+    csv(lines, "elsewhere/data/test.csv")
+    csv(lines, "elsewhere/data/train.csv")
+    with pytest.raises(DataError, match=f"'test' would be .*{other}"):
+        MOOD.load(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere")
     assert MOOD.load(tmp_path).num_rows == {"train": 2, "test": 2}
     for i in range(2):
         csv(lines, f"train/part{i}.csv")
@@ -499,6 +506,22 @@ def test_what_a_killed_download_left_goes_at_the_next_call(fake_hub, own_cache):
     assert AG_NEWS.load("someone/news").num_rows == {"train": 4, "test": 4}
     kept = [path.name for path in (own_cache / "datasets").iterdir()]
     assert kept == ["someone--news"]
+
+
+def test_where_the_libraries_read_ag_news_from(fake_hub, own_cache, monkeypatch):
+    assert loading.ag_news_source() == "fancyzhx/ag_news"
+    monkeypatch.setattr(loading, "unreachable", lambda: "no network")
+    assert loading.ag_news_source() == str(loading.SAMPLE)
+    kept = own_cache / "datasets" / "fancyzhx--ag_news"
+    kept.mkdir(parents=True)
+    assert loading.ag_news_source() == str(kept)
+    for named, found in (
+        ("sample", loading.SAMPLE),
+        ("a/b", "a/b"),
+        ("~", Path.home()),
+    ):
+        monkeypatch.setenv("CHAPTERLIB_AG_NEWS", named)
+        assert loading.ag_news_source() == str(found)
 
 
 def test_named_hub_id_that_fails_is_an_error_never_the_sample(
