@@ -99,9 +99,11 @@ def save(
             with FileLock(folder / ".lock"):  # one saver at a time
                 _take_over(Path(scratch), folder)
     except (OSError, SafetensorError) as error:
+        # The old description goes first, so where it stands its files do too.
+        kept = "; what it held before is whole" if (folder / FILE).exists() else ""
         raise SavedModelError(
             f"{folder} can't be written ({error}): make room on its disk, or name "
-            "another folder; what it held before is as it was"
+            f"another folder{kept}"
         ) from error
     return folder
 
