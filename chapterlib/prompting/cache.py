@@ -57,7 +57,7 @@ class ReplyCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """Return the reply that was kept, or None."""
-        found = self.path.exists() and self._run(
+        found = self._run(
             "SELECT reply FROM replies WHERE space = ? AND prompt = ?",
             (self._space, _digest(prompt, llm_string)),
         )
@@ -93,10 +93,9 @@ class ReplyCache(BaseCache):
 
     def __len__(self) -> int:
         """Count the replies of this namespace."""
-        if not self.path.exists():
-            return 0
         count = "SELECT count(*) FROM replies WHERE space = ?"
-        return int(self._run(count, (self._space,))[0][0])
+        found = self._run(count, (self._space,))
+        return int(found[0][0]) if found else 0
 
     def __bool__(self) -> bool:
         """Be true when empty, too: LangChain asks whether there is a cache."""
@@ -106,14 +105,22 @@ class ReplyCache(BaseCache):
         return f"ReplyCache({str(self.path)!r})"
 
     def _run(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        # Only keeping makes a file: reading works where nothing can be written.
+        writes = statement.startswith("INSERT")
+        if not writes and not self.path.exists():
+            return []
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if writes:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             # A connection a call: it may cross threads and forks, and none stays open.
             connection = sqlite3.connect(self.path, timeout=PATIENCE)
             with closing(connection) as database, database:
-                database.execute(TABLE)
+                if writes:
+                    database.execute(TABLE)
                 return database.execute(statement, values).fetchall()
         except (sqlite3.Error, OSError) as error:
+            if "no such table" in str(error):  # another is just making the file
+                return []
             raise self._error(str(error)) from error
 
     def _error(self, cause: str) -> ReplyCacheError:

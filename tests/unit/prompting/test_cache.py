@@ -266,3 +266,12 @@ def test_async_calls_work(path):
         return await cache.alookup("p", "m")
 
     assert asyncio.run(both())[0].text == "World"
+
+
+def test_a_file_that_is_only_being_made_holds_no_reply(tmp_path: Path) -> None:
+    (tmp_path / "replies.sqlite").touch()  # as another thread leaves it on a full disk
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    assert cache.lookup("prompt", "model") is None
+    assert len(cache) == 0
+    cache.clear()
+    assert (tmp_path / "replies.sqlite").stat().st_size == 0
