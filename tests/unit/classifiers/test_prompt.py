@@ -326,7 +326,12 @@ def test_killed_half_way_it_pays_for_nothing_twice() -> None:
         assert set(counts.values()) == {1}
 
 
-def test_an_interrupt_waits_for_what_is_under_way() -> None:
+def test_an_interrupt_waits_for_what_is_under_way(
+    request: pytest.FixtureRequest,
+) -> None:
+    # A suite that was started in the background (`make test &`) inherits "ignore".
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with FaultServer(label_of, stop_after=4) as server:
         asked = classifier(server, batch_size=1, max_concurrency=2)
 
