@@ -130,7 +130,7 @@ def tidy_scripts(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
-    for part in ("record_roles", "record_pages", "run_pages"):
+    for part in ("record_roles", "record_pages", "run_pages", "glossary_links"):
         app.setup_extension(part)
     app.add_config_value("chapterbook_origin", None, "env", types=[tuple])
     # before myst-nb reads the configuration
