@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.markers import CARETLEFT
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -50,7 +49,7 @@ def difference_matrix(
     better, worse = np.sort([rows["a"].map(place), rows["b"].map(place)], axis=0)
     points[worse - 1, better] = rows["points"].abs()
     p_values[worse - 1, better] = rows["p_holm"]
-    ax = new_axes(ax, title, size=(6.2, 2.0 + 0.42 * k))
+    ax = new_axes(ax, title, size=(5.6, 2.0 + 0.42 * k))
     most = max(float(np.nanmax(points)), 1e-9)
     # The square root keeps small differences apart beside a very large one.
     shade = np.sqrt(np.where(p_values < 0.05, points, np.nan) / most)
@@ -174,7 +173,7 @@ def accuracy_against(
             f"{column} is {x.min():g} for {rows['method'].iloc[0]}: a log scale takes "
             "values above 0 only. Leave out what costs nothing, or count what it does."
         )
-    ax = new_axes(ax, title, size=(6.2, 4.4))
+    ax = new_axes(ax, title, size=(5.6, 4.4))
     slugs = [str(slug) for slug in rows["method"]]
     styles = [method_style(slug) for slug in slugs]
     if {"low", "high"} <= set(rows):
@@ -312,7 +311,7 @@ def ladder(
     rows = rows.sort_values(["accuracy", "labels"], ascending=[False, True])
     rows = rows.drop_duplicates(["method", "model"])
     rungs: list[dict[Any, Any]] = rows.to_dict("records")
-    ax = new_axes(ax, title, size=(6.2, 1.5 + 0.47 * len(rungs)))
+    ax = new_axes(ax, title, size=(5.6, 1.5 + 0.47 * len(rungs)))
     start = start if rungs[0]["accuracy"] > start else 0.0
     above = rows[rows["accuracy"] > start]
     pad = max(0.04 * (above["high"].max() - above["low"].min()), 0.005)
@@ -326,9 +325,11 @@ def ladder(
             ax.plot(rung["accuracy"], y, style.marker, color=style.color, markersize=7)
         else:
             place = ax.get_xlim()[0]
-            ax.plot(place, y, marker=CARETLEFT, color=style.color, markersize=9)
-        how: Any = {"color": ink(style.color), "fontweight": "bold"}
-        note(ax, f"{rung['accuracy']:.3f}", (place, y), (10, 0), va="center", **how)
+            far: Any = {"arrowprops": {"arrowstyle": "->", "color": style.color}}
+            note(ax, "", (place, y), (30, 0), **far)
+        how: Any = {"color": ink(style.color), "fontweight": "bold", "va": "center"}
+        move = 10 if rung["accuracy"] > start else 34
+        note(ax, f"{rung['accuracy']:.3f}", (place, y), (move, 0), **how)
     ax.set_yticks(range(len(rungs)), [_rung(rung) for rung in rungs])
     ax.set_ylim(len(rungs) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from chapterlib.plots.styles import (
     Style,
     class_style,
     label_ends,
+    method_named,
     method_style,
     new_axes,
     require_columns,
@@ -29,6 +31,7 @@ def learning_curve(
     curves: pd.DataFrame,
     *,
     x_label: str = "labeled training rows (log scale)",
+    zoom: Sequence[str] = (),
     ax: Axes | None = None,
     title: str = "Accuracy against labels",
 ) -> Axes:
@@ -43,11 +46,19 @@ def learning_curve(
         across, since 0 has no place on a log scale.
     x_label : str
         What `labels` counts.
+    zoom : sequence of str
+        Methods that a second panel below shows enlarged.
     """
+    if zoom:
+        _, (above, below) = plt.subplots(2, figsize=(5.6, 7.4), layout="constrained")
+        learning_curve(curves, x_label=x_label, ax=above, title=title)
+        near = curves[curves["method"].isin(list(zoom))]
+        learning_curve(near, x_label=x_label, ax=below, title="Enlarged")
+        return above
     rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
     ax = new_axes(ax, title)
     counts = sorted(set(rows["labels"]) - {0})
-    ends = []
+    ends, right = [], []
     names = short_names(rows["method"], rows.get("title"))
     seen: list[Style] = []
     for method, all_rows in rows.groupby("method", sort=False):
@@ -63,9 +74,11 @@ def learning_curve(
                 band = last["low"], last["high"]
                 ax.axhspan(*band, color=style.color, alpha=0.12, linewidth=0)
             ends.append((float(last["accuracy"]), f"{name} (no labels)", style.color))
+            right.append(np.inf)
             continue
         _line(ax, some, "labels", style, linestyle=dashes)
         ends.append((float(some["accuracy"].iloc[-1]), name, style.color))
+        right.append(float(some["labels"].iloc[-1]))
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
     ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -75,7 +88,7 @@ def learning_curve(
         ax.set_xlim(middle / 2, middle * 2)
     _accuracy_axis(ax)
     ax.set_xlabel(x_label)
-    label_ends(ax, ends)
+    label_ends(ax, ends, x=np.minimum(right, ax.get_xlim()[1]))
     return ax
 
 
@@ -118,7 +131,7 @@ def interval_widths(
     Parameters
     ----------
     rows, shares : sequence of int, sequence of float
-        Numbers of test rows, a tick each; accuracies, a line each.
+        Numbers of test rows, with a tick where there is room; accuracies, a line each.
     level : float
         Confidence level.
     """
@@ -134,7 +147,8 @@ def interval_widths(
         ends.append((widths[-1], f"{share:.0%} right", style.color))
     # On two log scales the lines are straight: four times the rows, half the width.
     ax.set(xscale="log", yscale="log")
-    for axis, ticks in ((ax.xaxis, list(rows)), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
+    given = _apart(sorted(rows))
+    for axis, ticks in ((ax.xaxis, given), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
         axis.set_minor_locator(NullLocator())
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_major_formatter("{x:,.0f}")
@@ -167,7 +181,8 @@ def _accuracy_axis(ax: Axes, label: str = "accuracy (share of test rows)") -> No
 
 def _apart(counts: Sequence[float]) -> list[float]:
     """Ticks from the right, leaving out those whose numbers would run together."""
-    room = max(np.log2(counts[-1] / counts[0]) / 9, 0.3)
+    # The widest numbers, such as 14,112, take a seventh of the axis.
+    room = max(np.log2(counts[-1] / counts[0]) / 7, 0.3)
     kept = [counts[-1]]
     for count in reversed(counts[:-1]):
         if np.log2(kept[-1] / count) >= room:
@@ -201,19 +216,20 @@ def loss_curve(
         rows = pd.DataFrame([dict(row) for row in history])
         if "loss" not in rows or rows["loss"].isna().all():
             raise ValueError(f"the history of {name!r} holds no loss: fit it first")
-        style = class_style(number)
+        style = method_named(name) or class_style(number)
         logged = rows.dropna(subset=["loss"])
-        mean = logged["loss"].rolling(smooth, min_periods=1).mean()
+        whole = min(smooth, len(logged))  # no mean of fewer: it would scatter
+        mean = logged["loss"].rolling(whole).mean()
         ax.plot(logged["epoch"], logged["loss"], color=style.color, alpha=0.25, lw=1)
         ax.plot(logged["epoch"], mean, color=style.color)
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
-            dots: Any = {"color": style.color, "marker": style.marker, "ls": "none"}
+            dots: Any = {"color": style.color, "marker": style.marker, "ls": "--"}
             ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
         ends.append((float(mean.iloc[-1]), name, style.color))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
-    ax.set_ylabel("cross-entropy (nats a row)")
+    ax.set_ylabel("cross-entropy (nats per row)")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     label_ends(ax, ends)
@@ -251,7 +267,7 @@ def reliability_diagram(
         raise ValueError(
             f"No bin holds least_rows={least_rows} rows: lower it, or answer more."
         )
-    ax = new_axes(ax, title, size=(6.2, 4.4))
+    ax = new_axes(ax, title, size=(5.6, 4.4))
     start = pd.concat(filled)[["confidence", "accuracy"]].to_numpy().min()
     start = max(np.floor(10 * start - 0.5) / 10, 0.0)
     ax.plot([start, 1], [start, 1], color="#767676", linestyle="--", lw=1.2, zorder=0)

@@ -125,7 +125,7 @@ def projection(
     xy, ids = xy[finite], ids[finite]
     if not len(xy):
         raise ValueError("No point is finite: there is nothing to draw.")
-    ax = new_axes(ax, title, size=(6.2, 5))
+    ax = new_axes(ax, title, size=(5.6, 5))
     # The fewer the points, the darker each may be.
     alpha = float(np.clip(16 / np.sqrt(len(xy)), 0.3, 0.9))
     # In random order no class lies on top of all others.
@@ -170,7 +170,7 @@ def _bars(
     """Horizontal bars, one group a row, one bar a column, each with its number."""
     names, columns = [str(name) for name in frame.index], list(frame.columns)
     tall = 1.3 + len(names) * (0.22 + 0.28 * len(columns))
-    ax = new_axes(ax, title, size=(6.2, tall))
+    ax = new_axes(ax, title, size=(5.6, tall))
     height = 0.8 / len(columns)
     for j, column in enumerate(columns):
         style = class_style(j)
@@ -232,7 +232,7 @@ def confusion(
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(totals, 1)
     few = k <= 12
-    ax = new_axes(ax, title, size=(6.2, 1.6 + 0.75 * k if few else 7))
+    ax = new_axes(ax, title, size=(5.6, 1.6 + 0.75 * k if few else 7))
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), share in np.ndenumerate(shares) if few else ():
         text = f"{matrix[i, j]:,}\n{share:.1%}" if totals[i, 0] else "–"

@@ -41,6 +41,20 @@ OKABE_ITO = {
 }
 
 
+# Methods are more than eight: colors of P. Tol's schemes, https://sronpersonalpages.nl/
+# ~pault/, and three dark ones. Where eyes can't tell two of them apart, markers do.
+MORE_COLORS = {
+    "indigo": "#332288",
+    "wine": "#882255",
+    "teal": "#44AA99",
+    "olive": "#999933",
+    "rose": "#CC6677",
+    "earth": "#997700",
+    "brown": "#663333",
+    "slate": "#555555",
+}
+
+
 class Style(NamedTuple):
     """Color, marker, and name for readers; each tells two lines apart alone."""
 
@@ -50,28 +64,28 @@ class Style(NamedTuple):
 
 
 def _style(color: str, marker: str, label: str = "") -> Style:
-    return Style(OKABE_ITO[color], marker, label)
+    return Style({**OKABE_ITO, **MORE_COLORS}[color], marker, label)
 
 
 # A method keeps its style in every figure of the book. A longer slug, such as
 # "probe-llama", has that of the longest name here which it begins with.
 METHOD_STYLES = {
-    "majority": _style("gray", "X", "Majority class"),
+    "majority": _style("slate", "X", "Majority class"),
     "tfidf": _style("black", "s", "TF-IDF"),
     "zero-shot": _style("sky", "v", "Zero-shot"),
-    "zero-shot-words": _style("sky", "<", "Zero-shot, two words"),
-    "few-shot": _style("sky", "^", "Few-shot"),
-    "few-shot-calibrated": _style("sky", "s", "Few-shot, calibrated"),
-    "few-shot-nearest": _style("sky", "D", "Few-shot, nearest"),
-    "few-shot-vote": _style("sky", "h", "Neighbors and scores"),
+    "zero-shot-words": _style("indigo", "v", "Zero-shot, two words"),
+    "few-shot": _style("olive", "^", "Few-shot"),
+    "few-shot-calibrated": _style("teal", "s", "Few-shot, calibrated"),
+    "few-shot-nearest": _style("earth", "D", "Few-shot, nearest"),
+    "few-shot-vote": _style("purple", "h", "Neighbors and scores"),
     "neighbors": _style("gray", "d", "Neighbors"),
-    "prompt": _style("purple", "<", "Prompt"),
-    "hosted": _style("purple", ">", "Hosted model"),
+    "prompt": _style("rose", "8", "Prompt"),
+    "hosted": _style("brown", ">", "Hosted model"),
     "probe": _style("blue", "o", "Probe"),
     "lora": _style("green", "D", "LoRA"),
     "qlora": _style("orange", "P", "QLoRA"),
     "full": _style("vermilion", "*", "Full finetuning"),
-    "lp-ft": _style("vermilion", "p", "LP-FT"),
+    "lp-ft": _style("wine", "p", "LP-FT"),
 }
 
 CLASS_STYLES = (
@@ -92,6 +106,12 @@ def method_style(method: str) -> Style:
     if known:
         return METHOD_STYLES[max(known, key=len)]
     return Style(OKABE_ITO["gray"], "d", method)
+
+
+def method_named(name: str) -> Style | None:
+    """Style of the method that readers know by this name or slug, if there is one."""
+    by_label = {style.label: style for style in METHOD_STYLES.values()}
+    return METHOD_STYLES.get(name) or by_label.get(name)
 
 
 def class_style(i: int) -> Style:
@@ -201,6 +221,9 @@ def require_columns(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return rows
 
 
+NAMES = 10.5  # size of the names at the ends of lines, in points
+
+
 def note(
     ax: Axes, text: str, at: tuple[float, float], move: tuple[float, float], **how: Any
 ) -> Annotation:
@@ -208,24 +231,32 @@ def note(
     return ax.annotate(text, at, xytext=move, textcoords="offset points", **how)
 
 
-def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
+def label_ends(
+    ax: Axes, ends: Iterable[tuple[float, str, str]], *, x: Iterable[float] = ()
+) -> None:
     """Write names at the right edge of the axes, beside the ends of their lines.
 
     `ends` holds the height of each in data units, its name and its color; the axes
-    must have their final limits.
+    must have their final limits. A thin line leads to ends that lie at an `x` inside.
     """
-    box = ax.get_window_extent()
-    ends = sorted(ends)
-    tops = [
-        (ax.transData.transform((ax.get_xlim()[1], y))[1] - box.y0) / box.height
-        for y, _, _ in ends
-    ]
-    # A quarter more than the letters' 10 points.
-    gap = 12.5 * ax.figure.dpi / 72 / box.height
-    for (_, text, color), top in zip(ends, spread(tops, gap), strict=True):
-        letters: Any = {"color": ink(color), "fontsize": 10, "annotation_clip": False}
-        at = "axes fraction"
-        note(ax, text, (1, top), (6, 0), xycoords=at, va="center", **letters)
+    box, ends = ax.get_window_extent(), list(ends)
+    points = ax.figure.dpi / 72
+    places = list(x) or [ax.get_xlim()[1]] * len(ends)
+    order = sorted(range(len(ends)), key=lambda i: ends[i])
+    at = ax.transData.transform([(places[i], ends[i][0]) for i in order])
+    inside = ax.transAxes.inverted().transform(at)
+    gap = 1.25 * NAMES * points / box.height
+    # None above the axes, where the title stands.
+    most = 1 - gap * np.arange(len(ends))[::-1]
+    tops = spread(list(np.minimum(inside[:, 1], most)), gap)
+    for i, top, (right, height) in zip(order, tops, inside, strict=True):
+        _, text, color = ends[i]
+        letters: Any = {"color": ink(color), "fontsize": NAMES, "va": "center"}
+        letters |= {"annotation_clip": False, "xycoords": "axes fraction"}
+        note(ax, text, (1, top), (6, 0), **letters)
+        if right < 0.9 or abs(height - top) * box.height > NAMES * points:
+            how: Any = {"transform": ax.transAxes, "clip_on": False}
+            ax.plot([right, 1.01], [height, top], ":", color=color, lw=0.8, **how)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

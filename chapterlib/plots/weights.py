@@ -43,7 +43,7 @@ def bit_layout(
     *, ax: Axes | None = None, title: str = "What the bits of a number are for"
 ) -> Axes:
     """Draw what each bit of the number formats of `FORMATS` is for."""
-    ax = new_axes(ax, title, size=(6.2, 0.9 + 0.5 * len(FORMATS)))
+    ax = new_axes(ax, title, size=(5.6, 0.9 + 0.5 * len(FORMATS)))
     named: set[str] = set()
     for row, layout in enumerate(FORMATS.values()):
         left = 0
@@ -190,7 +190,7 @@ def memory_bars(
     values = sizes.to_numpy(float)
     if values.size == 0 or not (values >= 0).all():
         raise ValueError("sizes must hold at least one bar, and no value below 0")
-    ax = new_axes(ax, title, size=(6.2, 1.5 + 0.45 * len(sizes)))
+    ax = new_axes(ax, title, size=(5.6, 1.5 + 0.45 * len(sizes)))
     left = np.zeros(len(sizes))
     for i, part in enumerate(sizes.columns):
         how: Any = {"height": 0.62, "color": class_style(i).color, "label": str(part)}
@@ -218,7 +218,7 @@ def loss_bars(
     names, values = list(losses), np.array(list(losses.values()), float)
     if values.size == 0 or not (values >= 0).all():
         raise ValueError("losses must hold at least one variant, and no value below 0")
-    ax = new_axes(ax, title, size=(6.2, 1.1 + 0.42 * len(names)))
+    ax = new_axes(ax, title, size=(5.6, 1.1 + 0.42 * len(names)))
     colors = [OKABE_ITO["gray"]] + [OKABE_ITO["blue"]] * (len(names) - 1)
     ax.barh(range(len(names)), values, height=0.62, color=colors)
     ax.axvline(values[0], color=OKABE_ITO["gray"], linestyle=":", linewidth=1.5)

@@ -19,6 +19,7 @@ from urllib.parse import urldefrag, urljoin
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
 # Taken before any fixture isolates it: the book is built as the reader builds it.
@@ -333,3 +334,34 @@ def test_executed_pages_name_their_data(book: Path) -> None:
         assert re.search(r'class="[^"]*\bdata-origin\b', html), page
         assert ("The sample, not" in html) == ("bd-header-announcement" in html)
         assert "widget-view" not in html
+
+
+TERMS = [
+    *("softmax", "cross-entropy", "perplexity", "gradient", "learning rate", "epoch"),
+    *("overfitting", "validation set", "early stopping", "attention", "token"),
+    *("context window", "logit", "temperature", "adapter", "rank", "quantization"),
+]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_term_is_explained_and_linked_where_it_first_occurs(
+    term: str, book: Path
+) -> None:
+    anchor = f"term-{term.replace(' ', '-')}"
+    glossary = BeautifulSoup((book / "glossary.html").read_text("utf-8"), "html.parser")
+    assert glossary.find(id=anchor).find_next("dd").get_text(strip=True)
+    pages = 0
+    for page in NOTEBOOKS:
+        html = (book / f"{page}.html").read_text("utf-8")
+        article = BeautifulSoup(html, "html.parser").find("article")
+        links = [a for a in article("a") if a.get("href", "").endswith(f"#{anchor}")]
+        assert len(links) <= 1, page
+        for part in article(["pre", "code", "h1", "h2", "h3", "nav", "table"]):
+            part.decompose()
+        for output in article(class_="cell_output"):
+            output.decompose()
+        said = [t for t in article(["p", "li"]) if re.search(rf"\b{term}\b", t.text)]
+        pages += bool(links)
+        if said:
+            assert links, f"{page} says {term!r} and does not lead to the glossary"
+    assert pages

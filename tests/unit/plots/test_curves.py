@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from numpy.testing import assert_allclose
 from chapterlib.metrics import calibration, evaluation
 from chapterlib.plots import curves as curve_plots
 from chapterlib.plots.curves import loss_curve
+from chapterlib.plots.styles import METHOD_STYLES
 
 from .checks import assert_follows_the_rules, written
 
@@ -113,6 +116,36 @@ def test_ticks_that_would_run_together_are_left_out():
     assert np.diff(np.log2(ticks)).min() > 1
 
 
+def test_numbers_of_ticks_do_not_touch():
+    labels = [32, 128, 512, 1000, 2048, 14112]
+    frame = pd.DataFrame({"method": "probe", "labels": labels, "accuracy": 0.5})
+    ax = curve_plots.learning_curve(frame)
+    ax.figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+    assert [tick.get_text() for tick in ax.get_xticklabels()][2] == "512"
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_names_stand_below_the_title_and_lines_lead_to_ends_inside():
+    frames = [
+        pd.DataFrame({"method": slug, "labels": [32, last], "accuracy": [0.2, 0.9]})
+        for slug, last in (("tfidf", 512), ("probe", 14112), ("lora", 14112))
+    ]
+    ax = curve_plots.learning_curve(pd.concat(frames))
+    assert all(text.xy[1] <= 1 for text in ax.texts)
+    leads = [line for line in ax.lines if line.get_linestyle() == ":"]
+    inside = [line for line in leads if line.get_xdata()[0] < 0.9]
+    assert [line.get_color() for line in inside] == [METHOD_STYLES["tfidf"].color]
+
+
+def test_chosen_methods_are_enlarged_below():
+    ax = curve_plots.learning_curve(curves(), zoom=["probe"], title="All")
+    above, below = ax.figure.axes
+    assert ax is above
+    assert (above.get_title(), below.get_title()) == ("All", "Enlarged")
+    assert written(below) == ["Probe"]
+
+
 def test_variants_of_one_method_are_told_apart():
     two = pd.concat(
         [curves(method="probe-a", title="Small"), curves(method="probe-b", title="Big")]
@@ -132,9 +165,10 @@ def test_lines_are_losses_and_dots_held_out_rows() -> None:
     assert ax.get_title() == "Found"
     raw, mean, held, *other = ax.lines
     assert list(raw.get_ydata()) == [2.0, 1.0]
-    assert list(mean.get_ydata()) == [2.0, 1.5]
+    np.testing.assert_array_equal(mean.get_ydata(), [np.nan, 1.5])
     assert (list(held.get_xdata()), list(held.get_ydata())) == ([1.0], [1.2])
-    assert held.get_linestyle() == "None"
+    assert (mean.get_color(), held.get_linestyle()) == (held.get_color(), "--")
+    assert mean.get_color() == METHOD_STYLES["lora"].color
     assert len(other) == 2
     assert {text.get_text() for text in ax.texts} == {"LoRA", "full"}
     assert "held-out" in ax.get_xlabel()

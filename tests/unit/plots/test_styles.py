@@ -48,6 +48,7 @@ def test_style_keeps_the_interactive_mode_that_a_backend_sets():
 def test_known_methods_look_apart_and_unknown_ones_are_gray():
     shown = [(m.color, m.marker) for m in METHOD_STYLES.values()]
     assert len(set(shown)) == len(shown)
+    assert len({m.color for m in METHOD_STYLES.values()}) == len(METHOD_STYLES)
     assert method_style("probe-llama") == METHOD_STYLES["probe"]
     assert method_style("prober").color == OKABE_ITO["gray"]
     assert method_style("prober").label == "prober"
