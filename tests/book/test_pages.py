@@ -348,12 +348,13 @@ def test_term_is_explained_and_linked_where_it_first_occurs(
     term: str, book: Path
 ) -> None:
     anchor = f"term-{term.replace(' ', '-')}"
-    glossary = BeautifulSoup((book / "glossary.html").read_text("utf-8"), "html.parser")
+    html = (book / "glossary.html").read_text("utf-8")
+    glossary: Any = BeautifulSoup(html, "html.parser")
     assert glossary.find(id=anchor).find_next("dd").get_text(strip=True)
     pages = 0
     for page in NOTEBOOKS:
         html = (book / f"{page}.html").read_text("utf-8")
-        article = BeautifulSoup(html, "html.parser").find("article")
+        article: Any = BeautifulSoup(html, "html.parser").find("article")
         links = [a for a in article("a") if a.get("href", "").endswith(f"#{anchor}")]
         assert len(links) <= 1, page
         for part in article(["pre", "code", "h1", "h2", "h3", "nav", "table"]):

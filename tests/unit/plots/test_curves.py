@@ -134,7 +134,7 @@ def test_names_stand_below_the_title_and_lines_lead_to_ends_inside():
     ax = curve_plots.learning_curve(pd.concat(frames))
     assert all(text.xy[1] <= 1 for text in ax.texts)
     leads = [line for line in ax.lines if line.get_linestyle() == ":"]
-    inside = [line for line in leads if line.get_xdata()[0] < 0.9]
+    inside = [line for line in leads if np.asarray(line.get_xdata())[0] < 0.9]
     assert [line.get_color() for line in inside] == [METHOD_STYLES["tfidf"].color]
 
 
