@@ -19,6 +19,7 @@ NO_SUMMARIES_FROM_DISK = (
     'if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object")'
     " DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"
 )
+SAMPLE_NOTICE = "<b>THIS IS THE SHIPPED SAMPLE"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -60,6 +61,10 @@ def finish_page(app: Sphinx, doctree: nodes.document) -> None:
     if not is_notebook(app, app.env.docname):
         return
     origin = Origin(*app.config.chapterbook_origin)
+    # The page says it once, under its title; the cell says it to whoever runs it.
+    for raw in list(doctree.findall(nodes.raw)):
+        if raw.astext().startswith("<div") and SAMPLE_NOTICE in raw.astext():
+            raw.parent.remove(raw)
     box = _sample_box(origin) if origin.is_sample else _data_line(origin)
     title = next(iter(doctree.findall(nodes.title)), None)
     if title is not None:
@@ -91,22 +96,6 @@ def _data_line(origin: Origin) -> nodes.Element:
     return nodes.paragraph("", text, classes=["data-origin"])
 
 
-def announce(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: nodes.document | None,
-) -> None:
-    """Put a banner over each executed page if its data is the sample."""
-    origin = Origin(*app.config.chapterbook_origin)
-    if doctree is not None and origin.is_sample and is_notebook(app, pagename):
-        context["theme_announcement"] = (
-            "Numbers on this page come from the small sample shipped with the "
-            "package, not from AG News."
-        )
-
-
 def tidy_scripts(
     app: Sphinx,
     pagename: str,
@@ -136,7 +125,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # before myst-nb reads the configuration
     app.connect("config-inited", prepare, priority=100)
     app.connect("doctree-read", finish_page)
-    app.connect("html-page-context", announce)
     # after the extensions that add scripts to single pages
     app.connect("html-page-context", tidy_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
