@@ -34,7 +34,7 @@ endef
 export CPU_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help install model test book classroom lint format lock results clean
+.PHONY: help install model test book pdf classroom lint format lock results clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,6 +62,9 @@ test: install ## every notebook, then the unit tests with coverage
 book: install ## build the book into book/_build/html (runs the notebooks that have not run yet)
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
 	@echo "Open book/_build/html/index.html"
+
+pdf: book ## the whole book as one file, build/book.pdf (needs Chromium)
+	$(BIN)/python book/_ext/pdf.py book/_build/html build/book.pdf
 
 classroom: $(INSTALLED) ## the chapters without solutions, for a class, into build/classroom
 	$(BIN)/python book/_ext/classroom.py build/classroom
