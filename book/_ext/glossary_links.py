@@ -48,12 +48,12 @@ def read_terms(glossary: str) -> list[list[str]]:
 
 
 def pattern_of(terms: list[str]) -> re.Pattern[str]:
-    """Match any of an entry's terms as whole words; one in capitals only as it is."""
+    """Match an entry's terms, or their plural; those in capitals only as they are."""
     words = "|".join(
         re.escape(t) if re.search("[A-Z]", t[1:]) else f"(?i:{re.escape(t)})"
         for t in sorted(terms, key=len, reverse=True)
     )
-    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])")
+    return re.compile(rf"(?<![\w-])(?:{words})s?(?![\w-])")
 
 
 def link_first_uses(app: Sphinx, doctree: nodes.document) -> None:
