@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urldefrag, urljoin
@@ -20,6 +21,7 @@ from urllib.parse import urldefrag, urljoin
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from selenium.webdriver.common.keys import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
 # Taken before any fixture isolates it: the book is built as the reader builds it.
@@ -366,3 +368,36 @@ def test_term_is_explained_and_linked_where_it_first_occurs(
         if said:
             assert links, f"{page} says {term!r} and does not lead to the glossary"
     assert pages
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_in_both_themes(
+    theme: str, book: Path, browser: Browser
+) -> None:
+    rules = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+    for page in PAGES:
+        browser.open(f"{book.as_uri()}/{page}.html")
+        browser.run(f"document.documentElement.dataset.theme = {theme!r}")
+        browser.run(rules)
+        found = browser.driver.execute_async_script(
+            """const done = arguments[0];
+            axe.run(document, {runOnly: ["color-contrast"]}).then(done);"""
+        )
+        assert found["passes"], page
+        pale = [node["html"] for rule in found["violations"] for node in rule["nodes"]]
+        assert pale == [], page
+
+
+def test_what_is_folded_opens_by_keyboard(book: Path, browser: Browser) -> None:
+    browser.open(f"{book.as_uri()}/{NOTEBOOKS[0]}.html")
+    kinds = browser.run(
+        "return [...document.querySelectorAll('article details > summary')]"
+        ".map(summary => summary.innerText.trim())"
+    )
+    assert {"Hint", "Solution", "Discussion", "Answer"} <= set(kinds)
+    for i, kind in enumerate(kinds):
+        state = f"document.querySelectorAll('article details > summary')[{i}]"
+        assert not browser.run(f"return {state}.parentElement.open"), kind
+        browser.run(f"{state}.focus()")
+        browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+        assert browser.run(f"return {state}.parentElement.open"), kind
