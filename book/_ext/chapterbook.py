@@ -7,6 +7,7 @@ measured numbers are `record_roles`', the lists `record_pages`' and `run_pages`'
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from docutils import nodes
@@ -103,18 +104,30 @@ def tidy_scripts(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Put each script into a page once, and leave out Thebe, which the book lacks.
+    """Put each script into a page once, and leave out those that it does not need.
 
-    Sphinx adds the inline scripts of extensions twice, and a constant that is
-    declared twice is an error in the reader's console.
+    The book lacks Thebe, and a page without a formula needs no MathJax. Sphinx adds
+    the inline scripts of extensions twice, and a constant that is declared twice is an
+    error in the reader's console.
     """
+    formulas = doctree and any(
+        isinstance(node, (nodes.math, nodes.math_block)) for node in doctree.findall()
+    )
+    unwanted = ("thebe",) if formulas else ("thebe", "mathjax")
     once: dict[tuple[str, str], Any] = {}
     for script in context["script_files"]:
         name = str(getattr(script, "filename", script) or "")
         body = getattr(script, "attributes", {}).get("body", "")
-        if "thebe" not in f"{name} {body}".lower():
+        if not any(word in f"{name} {body}".lower() for word in unwanted):
             once.setdefault((name, body), script)
     context["script_files"] = list(once.values())
+
+
+def skip_member(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what scikit-learn adds to every estimator, for metadata routing."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -125,6 +138,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # before myst-nb reads the configuration
     app.connect("config-inited", prepare, priority=100)
     app.connect("doctree-read", finish_page)
+    app.connect("autodoc-skip-member", skip_member)
     # after the extensions that add scripts to single pages
     app.connect("html-page-context", tidy_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

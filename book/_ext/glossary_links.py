@@ -11,7 +11,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 # Pages whose words are not lessons.
-SKIPPED = {"glossary", "source", "records", "status", "references", "teaching"}
+SKIPPED = {"glossary", "api", "source", "records", "status", "references", "teaching"}
 # No links within these: titles and code, what is a link already, terms as headwords.
 CLOSED = (
     nodes.title,

@@ -5,6 +5,7 @@ The style is applied while a figure is drawn, and nowhere else.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -151,8 +152,17 @@ def style() -> Iterator[None]:
 
 
 def use_style() -> None:
-    """Apply the book's style to every figure of this process from now on."""
+    """Apply the book's style to every figure of this process from now on.
+
+    In a notebook figures become SVG, which is sharp at any size.
+    """
     mpl.rcParams.update(STYLE)
+    notebook = sys.modules.get("IPython")
+    if notebook is not None and notebook.get_ipython() is not None:
+        # It comes with every kernel.
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
 
 
 def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:

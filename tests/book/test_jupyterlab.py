@@ -119,9 +119,9 @@ def test_chapter_runs_in_jupyterlab(
     assert failed == []
     code = [c for c in cells if c["cell_type"] == "code" and c["source"]]
     assert all(cell["execution_count"] for cell in code)
-    pictures = mimes(cells, "image/png")
+    pictures = mimes(cells, "image/svg+xml")
     assert len(pictures) >= 4
-    assert browser.execute_async_script(SHOWN, pictures[0], ".jp-RenderedImage img")
+    assert browser.execute_async_script(SHOWN, pictures[0], ".jp-RenderedSVG > *")
     if chapter.startswith("00"):
         bar = mimes(cells, "application/vnd.jupyter.widget-view+json")[0]
         assert browser.execute_async_script(SHOWN, bar, ".widget-hprogress")
