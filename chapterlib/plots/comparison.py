@@ -247,13 +247,13 @@ def break_even_lines(
         cost = float(np.interp(crossing, x, large))
         ax.axvline(crossing, color="#767676", linestyle=":", lw=1.5)
         ax.plot(crossing, cost, "o", color="#222222")
-        text = f"{crossing:,} {unit}\nfor ${cost:,.2f} a month"
+        text = f"{crossing:,} {unit}\nfor ${cost:,.2f} per month"
         note(ax, text, (crossing, cost), (8, -8), va="top")
     _plain_numbers(ax, "x")
     _plain_numbers(ax, "y")
     ax.grid(axis="y")
-    ax.set_xlabel(f"{unit} a month (log scale)")
-    ax.set_ylabel("US dollars a month (log scale)")
+    ax.set_xlabel(f"{unit} per month (log scale)")
+    ax.set_ylabel("US dollars per month (log scale)")
     label_ends(ax, ends)
     return ax
 

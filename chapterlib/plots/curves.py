@@ -111,7 +111,7 @@ def layer_curve(
         ax.plot([x], [y], "o", ms=13, mfc="none", mec=style.color)
         ends.append((float(some["accuracy"].iloc[-1]), str(pooling), style.color))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _accuracy_axis(ax, "accuracy (cross-validation, training rows)")
+    _accuracy_axis(ax, "cross-validated accuracy")
     ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
     label_ends(ax, ends)
     return ax

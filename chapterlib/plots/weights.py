@@ -127,7 +127,7 @@ def error_curve(
     ax.margins(x=0.1, y=0.15)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.grid(axis="y")
-    ax.set(xlabel="bits a weight, scales included", ylabel="relative error")
+    ax.set(xlabel="bits per weight, scales included", ylabel="relative error")
     ax.legend()
     return ax
 
@@ -210,7 +210,7 @@ def memory_bars(
 def loss_bars(
     losses: Mapping[str, float],
     *,
-    unit: str = "nats a token",
+    unit: str = "nats per token",
     ax: Axes | None = None,
     title: str = "What each variant costs",
 ) -> Axes:

@@ -47,7 +47,7 @@ class BreakEven:
     def __str__(self) -> str:
         if self.articles is None:
             return "the small model is never cheaper"
-        return f"the small model is cheaper from {self.articles:,} articles a month"
+        return f"the small model is cheaper from {self.articles:,} articles per month"
 
 
 def break_even(
@@ -78,7 +78,7 @@ def break_even(
     Examples
     --------
     >>> print(break_even(hosted=0.001, machine=365, training=120))
-    the small model is cheaper from 375,001 articles a month
+    the small model is cheaper from 375,001 articles per month
     """
     check_amounts(hosted=hosted, article=article, machine=machine, training=training)
     if not 0 < months < math.inf:
@@ -248,7 +248,7 @@ class Slider(NamedTuple):
 
 
 SLIDERS = (
-    Slider("articles", "Articles a month", 1, 1, 6),
+    Slider("articles", "Articles per month", 1, 1, 6),
     Slider("tokens", "Tokens an article", 1, 0, 3),
     Slider("price", "A million tokens", 1000, 0, 4),
     Slider("machine", "A machine, each month", 10, 0, 4, zero=True),
@@ -303,7 +303,7 @@ def break_even_calculator(
     page = data_file("calculator.html").read_text(encoding="utf-8")
     for name, text in {
         "rows": "\n".join(map(_slider_row, SLIDERS, steps)),
-        "result": f"<p>From {result.articles:,} articles a month on, your own small "
+        "result": f"<p>From {result.articles:,} articles per month on, your own small "
         "model is the cheaper one.</p>",
         "months": str(months),
         "seconds": repr(float(seconds)),

@@ -266,9 +266,9 @@ def test_the_lines_cross_at_the_break_even():
     assert (cheaper == (x >= result.articles)).all()
     assert cheaper.any()
     assert not cheaper.all()
-    assert "416,667 articles\nfor $416.67 a month" in written(ax)
+    assert "416,667 articles\nfor $416.67 per month" in written(ax)
     assert {"ours", "theirs"} <= set(written(ax))
-    assert lines(result, unit="mails").get_xlabel() == "mails a month (log scale)"
+    assert lines(result, unit="mails").get_xlabel() == "mails per month (log scale)"
 
 
 def test_lines_that_never_cross_have_no_mark():

@@ -122,7 +122,7 @@ def test_losses_are_measured_by_the_first() -> None:
     assert list(ax.lines[0].get_xdata()) == [4.66, 4.66]
     colors = [bar.get_facecolor() for bar in ax.patches]
     assert colors[0] != colors[1] == colors[2]
-    assert ax.get_xlabel() == "loss (nats a token)"
+    assert ax.get_xlabel() == "loss (nats per token)"
     for losses in ({}, {"broken": np.nan}):
         with pytest.raises(ValueError, match="at least one variant"):
             weight_plots.loss_bars(losses)

@@ -143,7 +143,7 @@ def test_the_lines_are_those_of_the_costs():
     assert_allclose(found.small_costs([0, 1000]), [110, 110.5])
     assert_allclose(found.hosted_costs([0, 1000]), [0, 2])
     assert found.articles == 73_334
-    assert "from 73,334 articles a month" in str(found)
+    assert "from 73,334 articles per month" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_no_slider_reaches_is_refused():
 def test_without_a_script_it_says_what_the_formula_says():
     page = break_even_calculator(price=0.5, machine=100, training=240).data
     result = costs.break_even(250 * 0.5 / 1e6, machine=100, training=240)
-    assert f"From {result.articles:,} articles a month on" in page
+    assert f"From {result.articles:,} articles per month on" in page
     assert "{{" not in page
     # Nothing is fetched from anywhere.
     assert not re.search(r"https?:|src=|@import|url\(", page)
@@ -287,7 +287,7 @@ def test_the_page_finds_what_the_package_finds(page):
         )
         found, said = move(driver, steps)
         assert found == expected.articles, steps
-        assert f"From {expected.articles:,} articles a month on" in said
+        assert f"From {expected.articles:,} articles per month on" in said
         n = int(amount["articles"])
         own, hosted = (
             float(f(n)) for f in (expected.small_costs, expected.hosted_costs)
