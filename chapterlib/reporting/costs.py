@@ -249,9 +249,9 @@ class Slider(NamedTuple):
 
 SLIDERS = (
     Slider("articles", "Articles per month", 1, 1, 6),
-    Slider("tokens", "Tokens an article", 1, 0, 3),
-    Slider("price", "A million tokens", 1000, 0, 4),
-    Slider("machine", "A machine, each month", 10, 0, 4, zero=True),
+    Slider("tokens", "Tokens per article", 1, 0, 3),
+    Slider("price", "Price of a million tokens", 1000, 0, 4),
+    Slider("machine", "Price of a machine per month", 10, 0, 4, zero=True),
     Slider("training", "Labels and training, once", 10, 0, 5, zero=True),
 )
 
