@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from chapterlib.plots.styles import (
+    NAMES,
     OKABE_ITO,
     ink,
     label_ends,
@@ -61,15 +62,15 @@ def difference_matrix(
         if np.isnan(value):
             continue
         star = stars(float(p_values[i, j]))
-        text = f"{value:.1f}\n{star}" if star else f"{value:.1f}"
+        digits = f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+        text = f"{digits}\n{star}" if star else digits
         how: Any = {"color": "#222222" if star else "#767676", "linespacing": 0.9}
-        size = 9.5 if k <= 8 else 8
-        ax.text(j + 0.5, i + 0.5, text, size=size, ha="center", va="center", **how)
+        ax.text(j + 0.5, i + 0.5, text, size=NAMES, ha="center", va="center", **how)
     short = short_names(order)
-    names = [f"{short[name]} {accuracy[name]:.3f}" for name in order]
+    names = [f"{short[name]}\n{accuracy[name]:.3f}" for name in order]
     middles = np.arange(k) + 0.5
     ax.set_yticks(middles, names[1:])
-    ax.set_xticks(middles, names[:-1])
+    ax.set_xticks(middles, [name.replace("\n", " ") for name in names[:-1]])
     for label in ax.get_xticklabels():
         label.set(ha="right", rotation=35, rotation_mode="anchor")
     ax.set(xlim=(0, k), ylim=(k, 0))

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
 
 from chapterlib.metrics.evaluation import Evaluation
-from chapterlib.plots.styles import class_style, ink, new_axes, note, styled
+from chapterlib.plots.styles import NAMES, class_style, ink, new_axes, note, styled
 
 
 @styled
@@ -89,7 +89,7 @@ def length_histogram(
         longer = float((pooled > max_length).mean())
         ax.axvline(max_length, color="#222222", linestyle="--", linewidth=1.5)
         text = f"cut at {max_length:,}:\n{longer:.1%} are longer"
-        how: Any = {"va": "top", "ha": "right", "fontsize": 10}
+        how: Any = {"va": "top", "ha": "right", "fontsize": NAMES}
         at = ("data", "axes fraction")
         note(ax, text, (max_length, 0.97), (-6, 0), xycoords=at, **how)
     ax.set(xlabel=f"length ({unit})", xlim=(0, edges[-1]))
@@ -182,7 +182,7 @@ def _bars(
             "no value" if gone else f"{form(value)} {column}".rstrip()
             for value, gone in zip(values, missing, strict=True)
         ]
-        ax.bar_label(bars, texts, padding=4, fontsize=10, color=ink(style.color))
+        ax.bar_label(bars, texts, padding=4, fontsize=NAMES, color=ink(style.color))
     ax.set_yticks(np.arange(len(names)), names)
     ax.invert_yaxis()
     ax.spines["left"].set_visible(False)
@@ -237,10 +237,10 @@ def confusion(
     for (i, j), share in np.ndenumerate(shares) if few else ():
         text = f"{matrix[i, j]:,}\n{share:.1%}" if totals[i, 0] else "–"
         color = "white" if share > 0.55 else "#222222"
-        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=10)
+        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=NAMES)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(k), names)
-    ax.tick_params(length=0, labelsize=10 if few else min(10, 340 / k))
+    ax.tick_params(length=0, labelsize=NAMES if few else min(NAMES, 340 / k))
     ax.tick_params(axis="x", rotation=0 if k <= 6 else 90)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="predicted class", ylabel="true class")

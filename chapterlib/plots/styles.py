@@ -133,6 +133,9 @@ def ink(color: str) -> str:
         rgb = 0.95 * rgb
 
 
+# Size of what is written into a figure, in points: 9 pixels on a phone.
+NAMES = 10.5
+
 P = ParamSpec("P")
 STYLE = mpl.rc_params_from_file(data_file("book.mplstyle"), use_default_template=False)
 
@@ -229,9 +232,6 @@ def require_columns(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
             "is nothing to draw."
         )
     return rows
-
-
-NAMES = 10.5  # size of the names at the ends of lines, in points
 
 
 def note(
@@ -334,7 +334,11 @@ def label_points(
     distance = np.linalg.norm(at[:, None] - at[None], axis=2)
     order = np.argsort(np.sort(distance, axis=1)[:, 1 : 1 + min(2, len(at))].sum(1))
     for i in order:
-        letters: Any = {"color": ink(colors[i]), "fontsize": 9.5, "path_effects": halo}
+        letters: Any = {
+            "color": ink(colors[i]),
+            "fontsize": NAMES,
+            "path_effects": halo,
+        }
         letters |= {"ha": "center", "va": "center"}
         text = note(ax, names[i], points[i], (0, 0), **letters)
         box = text.get_window_extent()

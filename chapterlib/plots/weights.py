@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from chapterlib.plots.styles import (
+    NAMES,
     OKABE_ITO,
     class_style,
     ink,
@@ -54,7 +55,7 @@ def bit_layout(
                 ax.add_patch(box)
                 named.add(kind)
             left += bits
-        ax.text(left + 0.4, row, f"{left} bits", va="center", fontsize=10)
+        ax.text(left + 0.4, row, f"{left} bits", va="center", fontsize=NAMES)
     widest = max(sum(layout.values()) for layout in FORMATS.values())
     ax.set(xlim=(0, widest + 5), ylim=(len(FORMATS) - 0.5, -0.5))
     ax.set_yticks(range(len(FORMATS)), list(FORMATS))
@@ -62,7 +63,10 @@ def bit_layout(
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.legend(
-        loc="upper center", bbox_to_anchor=(0.45, -0.02), ncols=len(named), fontsize=10
+        loc="upper center",
+        bbox_to_anchor=(0.45, -0.02),
+        ncols=len(named),
+        fontsize=NAMES,
     )
     return ax
 
@@ -121,7 +125,7 @@ def error_curve(
         ax.plot(line["bits"], line["error"], **how)
         # Every other line has its numbers on the left, so that they don't meet.
         move, ha = ((-8, -4), "right") if i % 2 else ((0, -16), "center")
-        letters: Any = {"fontsize": 9, "color": ink(style.color), "ha": ha}
+        letters: Any = {"fontsize": NAMES, "color": ink(style.color), "ha": ha}
         for bits, error, block in line[["bits", "error", "block"]].to_numpy():
             note(ax, f"{block:,.0f}", (bits, error), move, **letters)
     ax.margins(x=0.1, y=0.15)
@@ -170,7 +174,7 @@ def spectrum(
     # Named at a low rank: at their ends all lines meet.
     for shares, name, color in ends:
         at = min(4, len(shares))
-        letters: Any = {"ha": "right", "color": ink(color), "fontsize": 10}
+        letters: Any = {"ha": "right", "color": ink(color), "fontsize": NAMES}
         note(ax, name, (at, float(shares[at - 1])), (-6, 6), **letters)
     return ax
 
@@ -232,7 +236,7 @@ def _name_bars(ax: Axes, names: Sequence[str], lengths: NDArray[np.float64]) -> 
     for row, value in enumerate(lengths):
         digits = 0 if value >= 100 else 1 if value >= 10 else 2
         text = f"{value:,.{digits}f}"
-        note(ax, text, (value, row), (5, 0), va="center", fontsize=10)
+        note(ax, text, (value, row), (5, 0), va="center", fontsize=NAMES)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)

@@ -37,6 +37,12 @@ def assert_follows_the_rules(
         assert box.x1 <= page.x1 + 1
         assert page.y0 <= box.y0
         assert box.y1 <= page.y1
+    # On a phone the figure is shown 360 pixels wide: letters of at least 9 pixels.
+    inches = ax.figure.get_figwidth()  # type: ignore[union-attr]
+    ticks = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    ticks = ticks if len(ticks) < 80 else []  # so many classes can't be read there
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts, *ticks):
+        assert text.get_fontsize() * 360 / (72 * inches) >= 9, text
     figure, given = plt.subplots()
     assert draw(*data, ax=given, **options) is given
     assert given.get_title()
