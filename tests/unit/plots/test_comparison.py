@@ -209,7 +209,7 @@ def test_the_matrix_holds_points_and_stars_of_every_pair():
         for points, p in zip(table["points"], table["p_holm"], strict=True)
     ]
     assert sorted(written(ax)) == sorted(expected)
-    rows = [label.get_text() for label in ax.get_yticklabels()]
+    rows = [" ".join(name.get_text().split()) for name in ax.get_yticklabels()]
     columns = [label.get_text() for label in ax.get_xticklabels()]
     accuracies = [float(name.split()[-1]) for name in [columns[0], *rows]]
     assert accuracies == sorted(accuracies, reverse=True)
