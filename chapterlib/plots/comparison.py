@@ -274,7 +274,7 @@ def _plain_numbers(ax: Axes, name: str) -> None:
     axis = ax.xaxis if name == "x" else ax.yaxis
     low, high = ax.get_xlim() if name == "x" else ax.get_ylim()
     few = high / low < 100
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=9))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=5))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
@@ -340,7 +340,8 @@ def ladder(
     tested = " or ".join(f"{n:,}" for n in sorted(set(rows["test_rows"])))
     ax.set_xlabel(
         f"accuracy on {tested} test rows of {names[0]}\n"
-        f"(bar: {100 * rungs[0]['level']:g}% interval)"
+        f"(bar: {100 * rungs[0]['level']:g}% interval)",
+        loc="right",  # in the middle it would leave the page: long names stand left
     )
     return ax
 

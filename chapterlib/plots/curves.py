@@ -8,12 +8,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from chapterlib.metrics.calibration import Reliability
 from chapterlib.metrics.evaluation import wilson
 from chapterlib.plots.styles import (
+    NAMES,
     Style,
     class_style,
     label_ends,
@@ -47,25 +48,28 @@ def learning_curve(
     x_label : str
         What `labels` counts.
     zoom : sequence of str
-        Methods that a second panel below shows enlarged.
+        Methods that a second panel below shows enlarged, in a figure of two.
     """
+    rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
     if zoom:
+        if ax is not None or not set(zoom) & set(rows["method"]):
+            raise ValueError(
+                f"zoom={list(zoom)}: give methods of the table, and no ax, since two "
+                "panels need a figure of their own."
+            )
         _, (above, below) = plt.subplots(2, figsize=(5.6, 7.4), layout="constrained")
         learning_curve(curves, x_label=x_label, ax=above, title=title)
         near = curves[curves["method"].isin(list(zoom))]
         learning_curve(near, x_label=x_label, ax=below, title="Enlarged")
         return above
-    rows = require_columns(curves, "method", "labels", "accuracy").sort_values("labels")
     ax = new_axes(ax, title)
     counts = sorted(set(rows["labels"]) - {0})
     ends, right = [], []
     names = short_names(rows["method"], rows.get("title"))
-    seen: list[Style] = []
+    seen: list[str] = []
     for method, all_rows in rows.groupby("method", sort=False):
         style, some = method_style(str(method)), all_rows[all_rows["labels"] > 0]
-        # Two variants of one method share its color and marker, not the dashes.
-        dashes = ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(style), 2)]
-        seen.append(style)
+        dashes = _dashes(style.color, seen)
         name = names[str(method)]
         if some.empty:
             last = all_rows.iloc[-1]
@@ -80,9 +84,7 @@ def learning_curve(
         ends.append((float(some["accuracy"].iloc[-1]), name, style.color))
         right.append(float(some["labels"].iloc[-1]))
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(_apart(counts or [1])))
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.xaxis.set_minor_locator(NullLocator())
+    _count_ticks(ax, counts)
     if len(counts) < 2:
         middle = counts[0] if counts else 1
         ax.set_xlim(middle / 2, middle * 2)
@@ -110,7 +112,7 @@ def layer_curve(
         x, y = some["layer"].iloc[best], some["accuracy"].iloc[best]
         ax.plot([x], [y], "o", ms=13, mfc="none", mec=style.color)
         ends.append((float(some["accuracy"].iloc[-1]), str(pooling), style.color))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     _accuracy_axis(ax, "cross-validated accuracy")
     ax.set_xlabel("layer (0: the embeddings; a ring marks each best)")
     label_ends(ax, ends)
@@ -147,17 +149,16 @@ def interval_widths(
         ends.append((widths[-1], f"{share:.0%} right", style.color))
     # On two log scales the lines are straight: four times the rows, half the width.
     ax.set(xscale="log", yscale="log")
-    given = _apart(sorted(rows))
-    for axis, ticks in ((ax.xaxis, given), (ax.yaxis, [1, 2, 5, 10, 20, 50])):
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter("{x:,.0f}")
+    _count_ticks(ax, sorted(rows))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
+    ax.yaxis.set_major_locator(ticker.FixedLocator([1, 2, 5, 10, 20, 50]))
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y")
-    label_ends(ax, ends)
     ax.set_xlabel("test rows (log scale)")
     ax.set_ylabel(
         f"width of the {100 * level:g}% interval\n(percentage points, log scale)"
     )
+    label_ends(ax, ends)
     return ax
 
 
@@ -179,15 +180,35 @@ def _accuracy_axis(ax: Axes, label: str = "accuracy (share of test rows)") -> No
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.0))
 
 
-def _apart(counts: Sequence[float]) -> list[float]:
-    """Ticks from the right, leaving out those whose numbers would run together."""
-    # The widest numbers, such as 14,112, take a seventh of the axis.
-    room = max(np.log2(counts[-1] / counts[0]) / 7, 0.3)
-    kept = [counts[-1]]
-    for count in reversed(counts[:-1]):
-        if np.log2(kept[-1] / count) >= room:
-            kept.append(count)
-    return kept[::-1]
+def _dashes(color: str, seen: list[str]) -> Any:
+    """Dashes of a line: whole, unless its color has been `seen`, as a variant's is."""
+    seen.append(color)
+    return ("-", (0, (4, 1.5)), (0, (1, 1)))[min(seen.count(color), 3) - 1]
+
+
+def _count_ticks(ax: Axes, counts: Sequence[float]) -> None:
+    """Give each count a tick on the x-axis, with its number where there is room."""
+    ax.xaxis.set_major_locator(ticker.FixedLocator(counts))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
+    ax.xaxis.set_major_formatter(_Apart("{x:,.0f}"))
+
+
+class _Apart(ticker.StrMethodFormatter):
+    """Numbers of ticks, from the right, but none that would touch another.
+
+    It is asked when the figure is drawn: only then is known how wide the axes are.
+    """
+
+    def format_ticks(self, values: Any) -> list[str]:
+        ax: Any = self.axis.axes  # type: ignore[union-attr]
+        digit = 0.64 * NAMES * ax.figure.dpi / 72
+        texts, edge = [], np.inf
+        for value in reversed(values):
+            text, place = self(value), ax.transData.transform((value, 1))[0]
+            half = digit * (len(text) + 1) / 2
+            texts.append(text if place + half <= edge else "")
+            edge = place - half if texts[-1] else edge
+        return texts[::-1]
 
 
 @styled
@@ -200,6 +221,8 @@ def loss_curve(
 ) -> Axes:
     """Draw the training loss of one or more runs, and their held-out loss as dots.
 
+    A run whose name tells of a method, such as "LoRA, rank 8", has its color.
+
     Parameters
     ----------
     histories : mapping of str to list of dict
@@ -211,28 +234,34 @@ def loss_curve(
     if not histories:
         raise ValueError("histories is empty: give the history_ of at least one run")
     ax = new_axes(ax, title)
-    ends, judged = [], False
+    ends, right, judged = [], [], False
+    seen: list[str] = []
     for number, (name, history) in enumerate(histories.items()):
         rows = pd.DataFrame([dict(row) for row in history])
         if "loss" not in rows or rows["loss"].isna().all():
             raise ValueError(f"the history of {name!r} holds no loss: fit it first")
         style = method_named(name) or class_style(number)
+        dashes = _dashes(style.color, seen)
         logged = rows.dropna(subset=["loss"])
-        whole = min(smooth, len(logged))  # no mean of fewer: it would scatter
+        # No mean of fewer, which would scatter; but of a short run more than its end.
+        whole = min(smooth, max(len(logged) // 2, 1))
         mean = logged["loss"].rolling(whole).mean()
-        ax.plot(logged["epoch"], logged["loss"], color=style.color, alpha=0.25, lw=1)
-        ax.plot(logged["epoch"], mean, color=style.color)
+        faint: Any = {"color": style.color, "alpha": 0.25, "lw": 1}
+        ax.plot(logged["epoch"], logged["loss"], ".-", **faint)
+        ax.plot(logged["epoch"], mean, color=style.color, ls=dashes)
         if "eval_loss" in rows:
             judged = True
             held = rows.dropna(subset=["eval_loss"])
             dots: Any = {"color": style.color, "marker": style.marker, "ls": "--"}
+            dots["mfc"] = style.color if dashes == "-" else "white"
             ax.plot(held["epoch"], held["eval_loss"], markersize=8, **dots)
         ends.append((float(mean.iloc[-1]), name, style.color))
+        right.append(float(logged["epoch"].iloc[-1]))
     ax.set_xlabel("epoch (dots: held-out rows)" if judged else "epoch")
     ax.set_ylabel("cross-entropy (nats per row)")
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label_ends(ax, ends)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    label_ends(ax, ends, x=right)
     return ax
 
 
@@ -272,30 +301,29 @@ def reliability_diagram(
     start = max(np.floor(10 * start - 0.5) / 10, 0.0)
     ax.plot([start, 1], [start, 1], color="#767676", linestyle="--", lw=1.2, zorder=0)
     short = short_names(filled)
-    ends = []
+    ends, right = [], []
     for slug, bins in filled.items():
         style = method_style(slug)
         color = style.color if slug else method_style("probe").color
         x, y, n = bins["confidence"], bins["accuracy"], bins["rows"]
-        for place, right, count in zip(x, bins["right"], n, strict=True):
-            bounds = wilson(right, count, level)
+        for place, hits, count in zip(x, bins["right"], n, strict=True):
+            bounds = wilson(hits, count, level)
             ax.vlines(place, *bounds, color=color, alpha=0.3, lw=3)
         ax.plot(x, y, color=color, lw=1.5)
         marker, sizes = style.marker if slug else "o", 18 + 120 * n / n.sum()
         ax.scatter(x, y, s=sizes, color=color, marker=marker, zorder=3)
         error = f"{results[slug].error:.3f}"
         name = f"{short[slug]} ({error})" if slug else f"error {error}"
-        # At the very top, a pile of names would run into the title.
-        top = 1 - 0.03 * len(filled) * (1 - start)
-        ends.append((min(float(bins["accuracy"].iloc[-1]), top), name, color))
-    ax.set(xlim=(start, 1.01), ylim=(start, 1.01))
+        ends.append((float(y.iloc[-1]), name, color))
+        right.append(float(x.iloc[-1]))
+    ax.set(xlim=(start, 1.01), ylim=(start, 1.03))
     ax.grid(axis="y")
     note = f"dashed: as sure as right; bar: {100 * level:g}% interval"
     if "" not in filled:
         note += ";\nin brackets: expected calibration error"
     ax.set_xlabel(f"confidence (mean over the rows of a bin)\n({note})")
     ax.set_ylabel("accuracy (share of the bin's rows)")
-    label_ends(ax, ends)
+    label_ends(ax, ends, x=right)
     return ax
 
 
@@ -331,11 +359,11 @@ def abstention_lines(
         near = np.searchsorted(rows["coverage"], np.linspace(0.1, 0.9, 5)).tolist()
         marked = sorted({i for i in near if i < len(rows)} | {len(rows) - 1})
         how: Any = {"color": style.color, "marker": style.marker, "markevery": marked}
-        ax.plot(rows["coverage"], rows["accuracy"], **how)
+        ax.plot(rows["coverage"], rows["accuracy"], clip_on=False, **how)
         ends.append((float(rows["accuracy"].iloc[-1]), short[slug], style.color))
     ax.set_xlim(0, 1.01)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
     ax.grid(axis="y")
     ax.set_xlabel("coverage (share of test rows answered, surest first)")
     ax.set_ylabel("accuracy (share of the answers)")

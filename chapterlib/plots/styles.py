@@ -5,13 +5,14 @@ The style is applied while a figure is drawn, and nowhere else.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from itertools import pairwise
-from typing import Any, NamedTuple, ParamSpec, cast
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -19,10 +20,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.textpath import TextPath
+from matplotlib.transforms import blended_transform_factory, offset_copy
 from numpy.typing import NDArray
 
 from chapterlib.settings import data_file
@@ -40,7 +41,6 @@ OKABE_ITO = {
     "purple": "#CC79A7",
     "gray": "#767676",
 }
-
 
 # Methods are more than eight: colors of P. Tol's schemes, https://sronpersonalpages.nl/
 # ~pault/, and three dark ones. Where eyes can't tell two of them apart, markers do.
@@ -106,13 +106,15 @@ def method_style(method: str) -> Style:
     known = [name for name in METHOD_STYLES if f"{method}-".startswith(f"{name}-")]
     if known:
         return METHOD_STYLES[max(known, key=len)]
-    return Style(OKABE_ITO["gray"], "d", method)
+    return Style(OKABE_ITO["gray"], "<", method)
 
 
 def method_named(name: str) -> Style | None:
-    """Style of the method that readers know by this name or slug, if there is one."""
-    by_label = {style.label: style for style in METHOD_STYLES.values()}
-    return METHOD_STYLES.get(name) or by_label.get(name)
+    """Style of the method that a name such as "LoRA, rank 8" tells of, if of any."""
+    known = METHOD_STYLES | {style.label: style for style in METHOD_STYLES.values()}
+    whole = r"(?<!\w){}(?!\w)"
+    found = [k for k in known if re.search(whole.format(re.escape(k)), name, re.I)]
+    return known[max(found, key=len)] if found else None
 
 
 def class_style(i: int) -> Style:
@@ -175,7 +177,9 @@ def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
     def inner(*args: P.args, **kwargs: P.kwargs) -> Axes:
         with style():
             ax = draw(*args, **kwargs)
-            _place_title(ax, alone=kwargs.get("ax") is None)
+            alone = kwargs.get("ax") is None
+            for panel in ax.figure.axes if alone else [ax]:
+                _place_title(panel, alone=alone)
             return ax
 
     return inner
@@ -185,24 +189,20 @@ def new_axes(
     ax: Axes | None, title: str, *, size: tuple[float, float] | None = None
 ) -> Axes:
     """Axes to draw in, with their title: the caller's, or those of a new figure."""
+    alone = ax is None
     if ax is None:
         _, ax = plt.subplots(figsize=size, layout="constrained")
     # The title proper rather than `loc="left"`, so that `get_title` finds it.
-    ax.set_title(title, x=0, ha="left")
+    ax.set_title(title)
+    # Whoever places names needs to know how many lines it has.
+    _place_title(ax, alone=alone)
     return ax
 
 
 def _place_title(ax: Axes, *, alone: bool) -> None:
     """Break the title into lines; in a figure of its own, begin at the very left."""
-    figure, engine = ax.figure, None
-    if alone and isinstance(figure, Figure):
-        engine = figure.get_layout_engine()
-    if engine is not None:
-        # Only the layout tells how much room the labels left of the axes take.
-        engine.execute(cast(Figure, figure))
-        box = ax.get_position()
-        ax.title.set_x(-(box.x0 - 0.015) / box.width)
-    inches = (figure.bbox if engine else ax.get_window_extent()).width / figure.dpi
+    figure = ax.figure
+    inches = (figure.bbox if alone else ax.get_window_extent()).width / figure.dpi
     room = 0.97 * 72 * inches
     lines = [""]
     for word in ax.get_title().split():
@@ -214,7 +214,11 @@ def _place_title(ax: Axes, *, alone: bool) -> None:
             lines.append(word)
         else:
             lines[-1] = longer
-    ax.set_title("\n".join(lines), x=ax.title.get_position()[0], ha="left")
+    ax.set_title("\n".join(lines), x=0.015 if alone else 0, ha="left")
+    if alone:
+        at = blended_transform_factory(figure.transFigure, ax.transAxes)
+        pad = mpl.rcParams["axes.titlepad"] / 72
+        ax.title.set_transform(offset_copy(at, figure, y=pad))  # type: ignore[arg-type]
 
 
 def require_columns(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -249,8 +253,10 @@ def label_ends(
     `ends` holds the height of each in data units, its name and its color; the axes
     must have their final limits. A thin line leads to ends that lie at an `x` inside.
     """
-    box, ends = ax.get_window_extent(), list(ends)
-    points = ax.figure.dpi / 72
+    figure = ax.figure
+    # Only the layout tells how large the axes are.
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    box, ends, points = ax.get_window_extent(), list(ends), figure.dpi / 72
     places = list(x) or [ax.get_xlim()[1]] * len(ends)
     order = sorted(range(len(ends)), key=lambda i: ends[i])
     at = ax.transData.transform([(places[i], ends[i][0]) for i in order])
@@ -291,7 +297,7 @@ STEPS = np.multiply.outer(
     DISTANCES, DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1)[:, None]
 )
 # From here on a line leads from the name to its point.
-FAR = 17
+FAR = 16
 
 
 def short_names(
@@ -359,7 +365,7 @@ def label_points(
         gap = np.maximum(np.abs(best) - half, 0)
         if np.linalg.norm(gap) >= FAR * scale:
             edge = (best - np.sign(best) * np.minimum(half, abs(best))) / scale
-            arrow = {"arrowstyle": "-", "color": "#999999", "lw": 0.8}
+            arrow = {"arrowstyle": "-", "color": colors[i], "lw": 0.8}
             note(ax, "", points[i], tuple(edge), arrowprops=arrow)
 
 

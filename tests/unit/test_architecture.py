@@ -34,6 +34,7 @@ LATE = {
     "huggingface_hub",
     "langchain_openai",
     "langchain_together",
+    "matplotlib_inline",
     "matplotlib",
     "openai",
     "scipy",

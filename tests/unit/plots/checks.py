@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +16,7 @@ TITLE = "A finding that is long enough to be broken into two lines of the figure
 
 def assert_follows_the_rules(
     draw: Callable[..., Axes], *data: Any, names_on_y: bool = False, **options: Any
-) -> None:
+) -> Axes:
     """Titled, labeled and within its page; drawn into given axes; no setting changed.
 
     `names_on_y`: the names of classes or methods tell what the axis is.
@@ -48,6 +49,19 @@ def assert_follows_the_rules(
     assert given.get_title()
     assert plt.get_fignums() == [foreign.number, ax.figure.number, figure.number]
     assert dict(mpl.rcParams) == before
+    return ax
+
+
+def assert_nothing_overlaps(ax: Axes) -> None:
+    """Keep title, labels, names and the numbers of the x-axis clear of each other."""
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    low, high = ax.get_xlim()
+    ticks = [t for t in ax.get_xticklabels() if low <= t.get_position()[0] <= high]
+    texts = [ax.title, ax.xaxis.label, *ax.texts, *ticks]
+    # Boxes of slanted texts overlap where the texts don't.
+    level = [text for text in texts if text.get_text() and not text.get_rotation()]
+    for a, b in combinations(level, 2):
+        assert not a.get_window_extent().overlaps(b.get_window_extent()), (a, b)
 
 
 def written(ax: Axes) -> list[str]:

@@ -17,7 +17,7 @@ from chapterlib.plots import comparison
 from chapterlib.plots.styles import METHOD_STYLES
 from chapterlib.reporting import costs
 
-from .checks import assert_follows_the_rules, written
+from .checks import assert_follows_the_rules, assert_nothing_overlaps, written
 
 METHODS = list(METHOD_STYLES)
 
@@ -106,7 +106,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_figures_that_compare_follow_the_rules(case):
-    assert_follows_the_rules(*case, **OPTIONS.get(case[0], {}))
+    ax = assert_follows_the_rules(*case, **OPTIONS.get(case[0], {}))
+    assert_nothing_overlaps(ax)
 
 
 # ---- the ladder ----
@@ -127,6 +128,12 @@ def test_the_ladder_is_sorted_and_tells_the_labels():
     assert "3,800 test rows of AG News" in ax.get_xlabel()
 
 
+def test_the_ladder_has_room_for_long_titles():
+    frame = rungs().assign(title="Zero-shot chat prompt, JSON schema", test_rows=200)
+    frame = pd.concat([frame, frame.assign(method="full", test_rows=3800)])
+    assert_follows_the_rules(comparison.ladder, frame, names_on_y=True)
+
+
 def test_the_ladder_draws_the_best_budget_of_each_method():
     fewer = rungs(1).assign(labels=32, accuracy=0.5)
     names = comparison.ladder(pd.concat([fewer, rungs(1)])).get_yticklabels()
@@ -139,6 +146,10 @@ def test_a_method_far_behind_stands_at_the_edge():
     ax = comparison.ladder(pd.concat([rungs(), behind]), start=0.5)
     assert ax.get_xlim()[0] > 0.5
     assert written(ax)[-1] == "0.250"
+    *_, arrow, value = ax.texts
+    assert arrow.arrow_patch
+    assert arrow.xy == value.xy == (ax.get_xlim()[0], 4)
+    assert not any(4 in np.asarray(line.get_ydata()) for line in ax.lines)
     alone = comparison.ladder(behind, start=0.5)
     assert alone.get_xlim()[0] < 0.25
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,9 +11,9 @@ from numpy.testing import assert_allclose
 from chapterlib.metrics import calibration, evaluation
 from chapterlib.plots import curves as curve_plots
 from chapterlib.plots.curves import loss_curve
-from chapterlib.plots.styles import METHOD_STYLES
+from chapterlib.plots.styles import CLASS_STYLES, METHOD_STYLES
 
-from .checks import assert_follows_the_rules, written
+from .checks import assert_follows_the_rules, assert_nothing_overlaps, written
 
 HISTORY = [
     {"step": 1, "epoch": 0.5, "loss": 2.0},
@@ -90,7 +88,14 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_figures_with_lines_follow_the_rules(case):
-    assert_follows_the_rules(*case)
+    assert_nothing_overlaps(assert_follows_the_rules(*case))
+
+
+def inner_leads(ax):
+    """Colors of the thin lines that lead from a name to an end inside the axes."""
+    leads = [line for line in ax.lines if line.get_linestyle() == ":"]
+    starts = [np.asarray(line.get_xdata())[0] for line in leads]
+    return [a.get_color() for a, x in zip(leads, starts, strict=True) if x < 0.9]
 
 
 def test_interval_widths_are_those_of_wilson():
@@ -108,22 +113,23 @@ def test_the_learning_curve_has_real_numbers_and_names_at_its_ends():
     assert ax.get_legend() is None
 
 
-def test_ticks_that_would_run_together_are_left_out():
-    labels = [8, 9, 16, 32, 64, 128, 256, 512, 1024, 2048, 14112]
-    frame = pd.DataFrame({"method": "probe", "labels": labels, "accuracy": 0.5})
-    ticks = list(curve_plots.learning_curve(frame).get_xticks())
-    assert ticks[-1] == 14112
-    assert np.diff(np.log2(ticks)).min() > 1
-
-
-def test_numbers_of_ticks_do_not_touch():
+@pytest.mark.parametrize(
+    ("method", "numbers"),
+    [
+        ("probe", ["32", "128", "512", "", "2,048", "14,112"]),
+        (
+            "a-name-that-takes-half-of-the-page",
+            ["32", "128", "", "", "2,048", "14,112"],
+        ),
+    ],
+)
+def test_counts_have_ticks_and_numbers_that_do_not_touch(method, numbers):
     labels = [32, 128, 512, 1000, 2048, 14112]
-    frame = pd.DataFrame({"method": "probe", "labels": labels, "accuracy": 0.5})
+    frame = pd.DataFrame({"method": method, "labels": labels, "accuracy": 0.5})
     ax = curve_plots.learning_curve(frame)
-    ax.figure.draw_without_rendering()
-    boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
-    assert [tick.get_text() for tick in ax.get_xticklabels()][2] == "512"
-    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    assert_nothing_overlaps(ax)
+    assert list(ax.get_xticks()) == labels
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == numbers
 
 
 def test_names_stand_below_the_title_and_lines_lead_to_ends_inside():
@@ -133,9 +139,17 @@ def test_names_stand_below_the_title_and_lines_lead_to_ends_inside():
     ]
     ax = curve_plots.learning_curve(pd.concat(frames))
     assert all(text.xy[1] <= 1 for text in ax.texts)
-    leads = [line for line in ax.lines if line.get_linestyle() == ":"]
-    inside = [line for line in leads if np.asarray(line.get_xdata())[0] < 0.9]
-    assert [line.get_color() for line in inside] == [METHOD_STYLES["tfidf"].color]
+    assert inner_leads(ax) == [METHOD_STYLES["tfidf"].color]
+
+
+def test_many_names_that_end_alike_are_kept_apart_on_the_page():
+    frames = [
+        curves(method=slug, labels=[8, 32, 128, 512, 1000, 2048, 14112])
+        for slug in METHOD_STYLES
+    ]
+    ax = assert_follows_the_rules(curve_plots.learning_curve, pd.concat(frames)[:70])
+    assert_nothing_overlaps(ax)
+    assert len(written(ax)) == 10
 
 
 def test_chosen_methods_are_enlarged_below():
@@ -144,6 +158,10 @@ def test_chosen_methods_are_enlarged_below():
     assert ax is above
     assert (above.get_title(), below.get_title()) == ("All", "Enlarged")
     assert written(below) == ["Probe"]
+    for panel in (above, below):
+        assert_nothing_overlaps(panel)
+        left = panel.title.get_window_extent().x0
+        assert left == pytest.approx(0.015 * ax.figure.bbox.width, abs=1)
 
 
 def test_variants_of_one_method_are_told_apart():
@@ -161,18 +179,39 @@ def test_variants_of_one_method_are_told_apart():
 
 
 def test_lines_are_losses_and_dots_held_out_rows() -> None:
-    ax = loss_curve({"LoRA": HISTORY, "full": HISTORY[:2]}, smooth=2, title="Found")
+    more = [{"epoch": 1.5, "loss": 0.8}, {"epoch": 2, "loss": 0.7}]
+    runs = {"LoRA": [*HISTORY, *more], "full": HISTORY[:2]}
+    ax = loss_curve(runs, smooth=2, title="Found")
     assert ax.get_title() == "Found"
-    raw, mean, held, *other = ax.lines
-    assert list(raw.get_ydata()) == [2.0, 1.0]
-    np.testing.assert_array_equal(mean.get_ydata(), [np.nan, 1.5])
+    raw, mean, held, *_ = ax.lines
+    assert list(raw.get_ydata()) == [2.0, 1.0, 0.8, 0.7]
+    assert_allclose(mean.get_ydata(), [np.nan, 1.5, 0.9, 0.75])
     assert (list(held.get_xdata()), list(held.get_ydata())) == ([1.0], [1.2])
     assert (mean.get_color(), held.get_linestyle()) == (held.get_color(), "--")
     assert mean.get_color() == METHOD_STYLES["lora"].color
-    assert len(other) == 2
     assert {text.get_text() for text in ax.texts} == {"LoRA", "full"}
     assert "held-out" in ax.get_xlabel()
     assert "nats" in ax.get_ylabel()
+
+
+def test_runs_have_the_colors_of_their_methods_and_variants_other_dashes() -> None:
+    names = ["LoRA, rank 8", "LoRA, rank 16", "QLoRA", "lp-ft", "carefully tuned"]
+    ax = loss_curve(dict.fromkeys(names, HISTORY))
+    means, held = ax.lines[1:15:3], ax.lines[2:15:3]
+    known = [METHOD_STYLES[slug] for slug in ("lora", "lora", "qlora", "lp-ft")]
+    colors = [style.color for style in [*known, CLASS_STYLES[4]]]
+    assert [line.get_color() for line in means] == colors
+    assert [line.get_linestyle() for line in means] == ["-", "--", "-", "-", "-"]
+    assert [line.get_markerfacecolor() == "white" for line in held[:3]] == [0, 1, 0]
+
+
+def test_a_short_run_has_a_line_and_its_name_is_led_to_its_end() -> None:
+    losses = [{"epoch": n / 8, "loss": 2 - n / 100} for n in range(1, 33)]
+    ax = loss_curve({"LoRA": losses[:8], "full": losses})
+    short, long = (np.asarray(ax.lines[i].get_ydata()) for i in (1, 3))
+    assert np.isfinite(short).sum() == 5
+    assert np.isnan(long).sum() == 7
+    assert inner_leads(ax) == [METHOD_STYLES["lora"].color]
 
 
 def test_without_held_out_rows_none_are_named() -> None:
@@ -194,6 +233,7 @@ def test_the_reliability_diagram_shows_the_bins_and_names_the_error():
     assert_allclose(probe.get_xdata(), bins["confidence"])
     assert_allclose(probe.get_ydata(), bins["accuracy"])
     assert f"Probe ({found['probe'].error:.3f})" in written(ax)
+    assert inner_leads(ax) == [METHOD_STYLES["zero-shot"].color]
     alone = curve_plots.reliability_diagram(found["lora"])
     assert written(alone) == [f"error {found['lora'].error:.3f}"]
 
@@ -232,6 +272,13 @@ def test_abstention_lines_begin_where_they_rest_on_enough_rows():
         (
             lambda: curve_plots.learning_curve(curves(accuracy=np.nan)),
             "nothing to draw",
+        ),
+        (lambda: curve_plots.learning_curve(curves(), zoom=["lora"]), "of the table"),
+        (
+            lambda: curve_plots.learning_curve(
+                curves(), zoom=["probe"], ax=plt.figure("given").gca()
+            ),
+            "no ax",
         ),
         (lambda: curve_plots.layer_curve(curves()), "layer, pooling"),
         (lambda: curve_plots.reliability_diagram({}), "No bin"),

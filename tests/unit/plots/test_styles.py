@@ -17,6 +17,7 @@ from chapterlib.plots.styles import (
     class_style,
     ink,
     label_points,
+    method_named,
     method_style,
     new_axes,
     short_names,
@@ -51,8 +52,23 @@ def test_known_methods_look_apart_and_unknown_ones_are_gray():
     assert len({m.color for m in METHOD_STYLES.values()}) == len(METHOD_STYLES)
     assert method_style("probe-llama") == METHOD_STYLES["probe"]
     assert method_style("prober").color == OKABE_ITO["gray"]
+    assert method_style("prober").marker not in {m for _, m in shown}
     assert method_style("prober").label == "prober"
     assert class_style(9) == class_style(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("lora", "lora"),
+        ("QLoRA, rank 8", "qlora"),
+        ("my LP-FT run", "lp-ft"),
+        ("Zero-shot, two words", "zero-shot-words"),
+    ],
+)
+def test_a_run_is_known_by_the_method_in_its_name(name, slug):
+    assert method_named(name) == METHOD_STYLES[slug]
+    assert method_named("carefully explored") is None
 
 
 @pytest.mark.parametrize("color", OKABE_ITO.values())
@@ -98,6 +114,7 @@ def test_a_name_far_from_its_point_is_led_to_it():
     label_points(ax, points, [f"method {i}" for i in range(12)], ["#000000"] * 12)
     leaders = [text for text in ax.texts if not text.get_text()]
     assert leaders
+    assert {text.arrow_patch.get_edgecolor() for text in leaders} == {(0, 0, 0, 1)}
     boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
