@@ -82,6 +82,10 @@ CASES = {
     "losses: one": (loss_curve, {"LoRA": HISTORY[:1]}),
     "reliability": (curve_plots.reliability_diagram, reliabilities()),
     "reliability: one": (curve_plots.reliability_diagram, reliabilities()["probe"]),
+    "reliability: many": (
+        curve_plots.reliability_diagram,
+        dict.fromkeys(METHOD_STYLES, reliabilities()["probe"]),
+    ),
     "abstention": (curve_plots.abstention_lines, abstentions()),
 }
 
