@@ -215,6 +215,7 @@ def test_a_short_run_has_a_line_and_its_name_is_led_to_its_end() -> None:
     short, long = (np.asarray(ax.lines[i].get_ydata()) for i in (1, 3))
     assert np.isfinite(short).sum() == 5
     assert np.isnan(long).sum() == 7
+    assert ax.lines[0].get_marker() == "."  # a single loss is seen, too
     assert inner_leads(ax) == [METHOD_STYLES["lora"].color]
 
 
@@ -238,6 +239,7 @@ def test_the_reliability_diagram_shows_the_bins_and_names_the_error():
     assert_allclose(probe.get_ydata(), bins["accuracy"])
     assert f"Probe ({found['probe'].error:.3f})" in written(ax)
     assert inner_leads(ax) == [METHOD_STYLES["zero-shot"].color]
+    assert ax.get_ylim()[1] > 1.02  # else the top would cut markers in half
     alone = curve_plots.reliability_diagram(found["lora"])
     assert written(alone) == [f"error {found['lora'].error:.3f}"]
 
@@ -259,6 +261,7 @@ def test_abstention_lines_begin_where_they_rest_on_enough_rows():
         x, y = (np.asarray(values) for values in line.get_data())
         assert x[0] == pytest.approx(60 / 600, abs=0.01)
         assert_allclose(y[-1], curve["accuracy"].iloc[-1])
+        assert not line.get_clip_on()
     assert sorted(written(ax)) == ["LoRA", "Probe", "Zero-shot"]
     with pytest.raises(ValueError, match="least_rows=601"):
         curve_plots.abstention_lines(found, least_rows=601)

@@ -16,6 +16,7 @@ from chapterlib.plots.styles import (
     OKABE_ITO,
     class_style,
     ink,
+    label_ends,
     label_points,
     method_named,
     method_style,
@@ -25,6 +26,8 @@ from chapterlib.plots.styles import (
     style,
     use_style,
 )
+
+from .checks import assert_nothing_overlaps
 
 
 def test_importing_changes_no_setting():
@@ -105,6 +108,13 @@ def test_spread_keeps_order_and_gap(heights, gap):
     assert all(b - a >= gap - 1e-9 for a, b in pairwise(moved))
     if all(b - a >= gap for a, b in pairwise(heights)):
         assert moved == pytest.approx(heights)
+
+
+def test_names_at_ends_keep_apart_in_a_low_figure():
+    ax = new_axes(None, "Low", size=(5.6, 2))
+    ax.set_xlabel("a label\nof three\nlines")
+    label_ends(ax, [(0.5, "name", "#000000")] * 4)
+    assert_nothing_overlaps(ax)
 
 
 def test_a_name_far_from_its_point_is_led_to_it():
